@@ -1,0 +1,1 @@
+"""The portfolio router: a gRPC server that trading strategies trade through."""

@@ -1,0 +1,1 @@
+"""Brokers: who executes orders."""

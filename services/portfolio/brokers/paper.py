@@ -1,0 +1,34 @@
+"""The paper broker: every order fills at once, whole, at the price the strategy saw."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from services.portfolio.domain.money import ZERO, rounded, value_of
+from services.portfolio.domain.order import Execution, Order
+
+
+@dataclass(frozen=True, slots=True)
+class PaperBroker:
+    """Fills at once.
+
+    `commission_per_share` is in USD. With `by_hand`, orders stay PENDING until someone reports
+    their fills with PUT /orders/{order_id}/status: a rehearsal of an order's life in LIVE.
+    """
+
+    commission_per_share: Decimal = ZERO
+    by_hand: bool = False
+
+    def commission(self, quantity: Decimal) -> Decimal:
+        """What filling `quantity` shares costs, in USD."""
+        return rounded(quantity * self.commission_per_share)
+
+    def execution_on_accept(self, order: Order) -> Execution | None:
+        """The whole order at its price, unless fills are reported by hand."""
+        if self.by_hand:
+            return None
+        return Execution(
+            "paper",
+            order.quantity,
+            value_of(order.quantity, order.price),
+            self.commission(order.quantity),
+        )

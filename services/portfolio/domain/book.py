@@ -1,0 +1,95 @@
+"""A book: one strategy in one mode. Its cash, its reservations and its positions.
+
+Every command that changes a book raises its version by one. Facts carry the version they were
+booked at, so that replaying them in that order gives the book again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from services.portfolio.domain.money import ZERO
+from services.portfolio.domain.order import Mode
+from services.portfolio.domain.position import Position
+
+
+class RequestedMode(StrEnum):
+    """Which mode the owner wants for a strategy."""
+
+    AUTO = "AUTO"
+    PAPER = "PAPER"
+    LIVE = "LIVE"
+
+
+class State(StrEnum):
+    """Whether a strategy may place orders."""
+
+    ACTIVE = "ACTIVE"
+    HALTED = "HALTED"
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A strategy as the portfolio sees it."""
+
+    name: str
+    requested_mode: RequestedMode
+    mode: Mode  # in force
+    state: State
+    halt_reason: str
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """Cash and positions of one strategy in one mode, in USD and shares."""
+
+    strategy_name: str
+    mode: Mode
+    version: int
+    cash: Decimal
+    reserved_cash: Decimal
+    positions: Mapping[str, Position]  # by symbol; flat ones included
+    update_time: datetime
+
+    @property
+    def free_cash(self) -> Decimal:
+        """Cash that a new order may spend."""
+        return self.cash - self.reserved_cash
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether it holds nothing and has nothing reserved."""
+        return not self.reserved_cash and not any(
+            p.quantity or p.reserved_quantity for p in self.positions.values()
+        )
+
+
+class CashKind(StrEnum):
+    """Why cash moved."""
+
+    DEPOSIT = "DEPOSIT"  # the cash a book began with
+    ADJUSTMENT = "ADJUSTMENT"  # set by hand
+    TRADE = "TRADE"  # the value of a fill
+    COMMISSION = "COMMISSION"  # of a fill
+
+
+@dataclass(frozen=True, slots=True)
+class CashEntry:
+    """A fact: cash came into a book (above 0) or left it (below 0), in USD."""
+
+    strategy_name: str
+    mode: Mode
+    book_version: int
+    kind: CashKind
+    amount: Decimal
+    actor: str
+    reason: str
+    time: datetime
+
+
+def new_book(strategy_name: str, mode: Mode, now: datetime) -> Book:
+    """An empty book."""
+    return Book(strategy_name, mode, 0, ZERO, ZERO, {}, now)

@@ -1,0 +1,183 @@
+"""What the ledger refuses, and why: one class a reason.
+
+`reason` is a word of ErrorReason in the contract; `figures` are the values that explain it. The
+message says what, with which values, and what to do next. Nothing here knows of gRPC.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from services.portfolio.domain.money import plain, plain_quantity
+
+
+class LedgerError(Exception):
+    """A command that the ledger refuses. Nothing was written."""
+
+    reason = "INTERNAL_ERROR"
+
+    def __init__(self, message: str, **figures: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.figures: Mapping[str, str] = figures
+
+
+class NotFoundError(LedgerError):
+    """What the command names does not exist."""
+
+
+class ConflictError(LedgerError):
+    """The request_id was used before."""
+
+
+class ForbiddenError(LedgerError):
+    """The ledger's rules forbid it as things stand."""
+
+
+class StrategyNotFoundError(NotFoundError):
+    """No strategy has this name."""
+
+    reason = "STRATEGY_NOT_FOUND"
+
+    def __init__(self, strategy_name: str) -> None:
+        super().__init__(
+            f"There is no strategy {strategy_name}. Create it with POST /portfolio "
+            f'{{"strategy_name": "{strategy_name}", "cash": 20000}}.',
+            strategy_name=strategy_name,
+        )
+
+
+class OrderNotFoundError(NotFoundError):
+    """No order has this id."""
+
+    reason = "ORDER_NOT_FOUND"
+
+    def __init__(self, order_id: str) -> None:
+        super().__init__(
+            f"There is no order {order_id}. GET /orders lists the orders there are.",
+            order_id=order_id,
+        )
+
+
+class PositionNotFoundError(NotFoundError):
+    """No open position has this id."""
+
+    reason = "POSITION_NOT_FOUND"
+
+    def __init__(self, position_id: str) -> None:
+        super().__init__(
+            f"There is no position {position_id}. GET /positions lists the positions there are; "
+            "POST /positions creates one.",
+            position_id=position_id,
+        )
+
+
+class RequestIdReusedError(ConflictError):
+    """The request_id belongs to another request."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, request_id: str, first_method: str) -> None:
+        super().__init__(
+            f"request_id {request_id} was used before, for another {first_method} request. "
+            "Use a new request_id for each new request, and the old one only to repeat the "
+            "very same body.",
+            request_id=request_id,
+            first_method=first_method,
+        )
+
+
+class StrategyHaltedError(ForbiddenError):
+    """The strategy takes no new orders."""
+
+    reason = "STRATEGY_HALTED"
+
+    def __init__(self, strategy_name: str, why: str) -> None:
+        super().__init__(
+            f"{strategy_name} is HALTED{f' ({why})' if why else ''} and takes no new orders. "
+            f"POST /portfolio/{strategy_name}:resume lets it trade again.",
+            strategy_name=strategy_name,
+            halt_reason=why,
+        )
+
+
+class InsufficientCashError(ForbiddenError):
+    """The free cash does not pay for the order."""
+
+    reason = "INSUFFICIENT_CASH"
+
+    def __init__(self, action: str, needed: Decimal, free: Decimal) -> None:
+        super().__init__(
+            f"{action} needs {plain(needed)} USD; {plain(free)} USD is free. "
+            "Sell first, or set more cash with POST /portfolio.",
+            needed=plain(needed),
+            free=plain(free),
+        )
+
+
+class NothingToSellError(ForbiddenError):
+    """The strategy holds none of the symbol that is free to sell."""
+
+    reason = "NOTHING_TO_SELL"
+
+    def __init__(self, strategy_name: str, symbol: str, held: Decimal) -> None:
+        open_orders = "open orders are selling all of it" if held else "it holds none"
+        super().__init__(
+            f"{strategy_name} has no {symbol} to sell: {open_orders}.",
+            strategy_name=strategy_name,
+            symbol=symbol,
+            held=plain_quantity(held),
+            free="0",
+        )
+
+
+class InsufficientSharesError(ForbiddenError):
+    """The order sells more than is free."""
+
+    reason = "INSUFFICIENT_SHARES"
+
+    def __init__(self, symbol: str, wanted: Decimal, held: Decimal, free: Decimal) -> None:
+        super().__init__(
+            f"Selling {plain_quantity(wanted)} {symbol} is not possible: {plain_quantity(held)} "
+            f"held, {plain_quantity(free)} of them free to sell. Sell at most that, or use "
+            "sell_all.",
+            symbol=symbol,
+            wanted=plain_quantity(wanted),
+            held=plain_quantity(held),
+            free=plain_quantity(free),
+        )
+
+
+class IllegalStatusChangeError(ForbiddenError):
+    """The order's status cannot change in this way."""
+
+    reason = "ILLEGAL_STATUS_CHANGE"
+
+    def __init__(self, order_id: str, current: str, wanted: str, legal: list[str]) -> None:
+        to = f"it may become {', '.join(legal)}" if legal else "that is final"
+        super().__init__(
+            f"Order {order_id} is {current} and cannot become {wanted}: {to}.",
+            order_id=order_id,
+            status=current,
+            wanted=wanted,
+            legal=",".join(legal),
+        )
+
+
+class IllegalFillError(ForbiddenError):
+    """The reported fill does not fit the order."""
+
+    reason = "ILLEGAL_FILL"
+
+
+class ReservedError(ForbiddenError):
+    """Open orders have reserved what the command would take away."""
+
+    reason = "RESERVED_BY_OPEN_ORDERS"
+
+    def __init__(self, what: str, wanted: Decimal, reserved: Decimal) -> None:
+        super().__init__(
+            f"Open orders have reserved {plain(reserved)} {what}; {plain(wanted)} is less than "
+            "that. Cancel or finish those orders first.",
+            wanted=plain(wanted),
+            reserved=plain(reserved),
+        )

@@ -1,0 +1,60 @@
+"""What must hold after every move. The tests switch it on; it costs a router nothing else.
+
+A breach is a fault of ours, never of a caller, so it is an AssertionError.
+"""
+
+from decimal import Decimal
+
+from services.portfolio.domain.book import Book, CashEntry
+from services.portfolio.domain.money import ZERO
+from services.portfolio.domain.order import Mode
+from services.portfolio.domain.position import PositionAdjustment
+
+
+def check_move(
+    before: Book | None,
+    after: Book,
+    entries: tuple[CashEntry, ...],
+    adjustment: PositionAdjustment | None,
+) -> None:
+    """Checks a book after a move against the book before it and the facts of the move."""
+    check_book(after)
+    cash_before = before.cash if before else ZERO
+    moved = sum((entry.amount for entry in entries), ZERO)
+    _require(after.cash - cash_before == moved, f"{after}: cash moved by other than {moved}")
+    # Cash and what the shares cost, less what was realised, changes only by what came from
+    # outside: a trade turns one into the other and loses nothing.
+    from_outside = sum((e.amount for e in entries if e.kind in ("DEPOSIT", "ADJUSTMENT")), ZERO)
+    from_outside += adjustment.cost_delta if adjustment else ZERO
+    _require(
+        _capital(after) - (_capital(before) if before else ZERO) == from_outside,
+        f"{after}: capital changed by other than {from_outside}",
+    )
+    _require(
+        before is None or after.version > before.version or after == before,
+        f"{after}: changed without a new version",
+    )
+
+
+def check_book(book: Book) -> None:
+    """Checks one book by itself."""
+    _require(book.reserved_cash >= 0, f"{book}: negative reservation")
+    if book.mode is Mode.PAPER:
+        _require(book.cash >= book.reserved_cash, f"{book}: cash does not cover what is reserved")
+    for position in book.positions.values():
+        _require(
+            0 <= position.reserved_quantity <= position.quantity,
+            f"{position}: reserved shares that are not held",
+        )
+        _require(position.cost >= 0, f"{position}: negative cost")
+        _require(bool(position.quantity) or not position.cost, f"{position}: cost without shares")
+
+
+def _capital(book: Book) -> Decimal:
+    """Cash plus cost of what is held, less what selling has realised."""
+    return book.cash + sum((p.cost - p.realized_pnl for p in book.positions.values()), ZERO)
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise AssertionError(what)

@@ -1,0 +1,395 @@
+"""The ledger's moves: accept an order, book its fill, end it, set cash or a position by hand.
+
+Each is a pure function from what is to what will be and the facts that say why. Cash or shares are
+reserved when an order is accepted, posted on each fill, and released when it ends.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from services.portfolio.domain.book import Book, CashEntry, CashKind, State, Strategy
+from services.portfolio.domain.errors import (
+    IllegalFillError,
+    IllegalStatusChangeError,
+    InsufficientCashError,
+    InsufficientSharesError,
+    NothingToSellError,
+    ReservedError,
+    StrategyHaltedError,
+)
+from services.portfolio.domain.money import (
+    ZERO,
+    plain,
+    plain_quantity,
+    rounded,
+    value_of,
+    whole_shares,
+)
+from services.portfolio.domain.order import (
+    ENDED,
+    TRANSITIONS,
+    Execution,
+    Fill,
+    Mode,
+    Order,
+    OrderEvent,
+    Side,
+    Status,
+)
+from services.portfolio.domain.position import Position, PositionAdjustment, empty_position
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a strategy wants: a market order, before it is accepted."""
+
+    order_id: UUID
+    symbol: str
+    side: Side
+    quantity: Decimal
+    price: Decimal
+    request_id: str
+    commission: Decimal = ZERO  # that the fill is expected to cost
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """A book and an order after one move, and the facts of that move."""
+
+    book: Book
+    order: Order
+    fill: Fill | None = None
+    cash_entries: tuple[CashEntry, ...] = ()
+    event: OrderEvent | None = None
+
+
+def quantity_to_buy_all(
+    book: Book, symbol: str, price: Decimal, commission_per_share: Decimal
+) -> Decimal:
+    """Whole shares that the free cash pays for, commission included.
+
+    Raises:
+        InsufficientCashError: It does not pay for one.
+    """
+    cost_per_share = price + commission_per_share
+    quantity = whole_shares(book.free_cash, cost_per_share)
+    if not quantity:
+        raise InsufficientCashError(f"Buying 1 {symbol}", cost_per_share, book.free_cash)
+    return quantity
+
+
+def quantity_to_sell_all(book: Book, symbol: str) -> Decimal:
+    """Shares held that no open order is selling.
+
+    Raises:
+        NothingToSellError: There are none.
+    """
+    position = book.positions.get(symbol)
+    if position is None or not position.free_quantity:
+        held = position.quantity if position else ZERO
+        raise NothingToSellError(book.strategy_name, symbol, held)
+    return position.free_quantity
+
+
+def require_active(strategy: Strategy) -> None:
+    """Checks that the strategy may place orders.
+
+    Raises:
+        StrategyHaltedError: It may not.
+    """
+    if strategy.state is State.HALTED:
+        raise StrategyHaltedError(strategy.name, strategy.halt_reason)
+
+
+def accept(book: Book, ticket: Ticket, now: datetime) -> Booking:
+    """Accepts an order as PENDING and reserves its cash (a buy) or its shares (a sell).
+
+    Raises:
+        InsufficientCashError: The free cash does not pay for it.
+        InsufficientSharesError: It sells more than is held and free.
+    """
+    if ticket.side is Side.BUY:
+        reserved_cash = value_of(ticket.quantity, ticket.price) + ticket.commission
+        if reserved_cash > book.free_cash:
+            action = f"Buying {plain_quantity(ticket.quantity)} {ticket.symbol}"
+            raise InsufficientCashError(action, reserved_cash, book.free_cash)
+        book = _changed(book, now, reserved_cash=book.reserved_cash + reserved_cash)
+    else:
+        reserved_cash = ZERO
+        position = book.positions.get(ticket.symbol)
+        free = position.free_quantity if position else ZERO
+        if position is None or ticket.quantity > free:
+            held = position.quantity if position else ZERO
+            raise InsufficientSharesError(ticket.symbol, ticket.quantity, held, free)
+        book = _changed(book, now, position=position.reserving(ticket.quantity))
+    order = Order(
+        ticket.order_id,
+        book.strategy_name,
+        book.mode,
+        ticket.symbol,
+        ticket.side,
+        ticket.quantity,
+        ticket.price,
+        Status.PENDING,
+        ZERO,
+        ZERO,
+        ZERO,
+        reserved_cash,
+        "",
+        ticket.request_id,
+        now,
+        now,
+    )
+    return Booking(book, order)
+
+
+def book_fill(
+    book: Book, order: Order, execution: Execution, position_id: UUID, now: datetime, actor: str
+) -> Booking:
+    """Posts one fill: cash and shares move, and the part of the reservation it used is released.
+
+    The order becomes EXECUTED when nothing of it is left open. `position_id` names the position
+    if this fill opens it.
+
+    Raises:
+        IllegalFillError: It fills more than is open.
+        InsufficientCashError: A PAPER fill costs more cash than there is.
+    """
+    if not ZERO < execution.quantity <= order.open_quantity:
+        raise IllegalFillError(
+            f"Order {order.order_id} has {plain_quantity(order.open_quantity)} "
+            f"{order.symbol} open; a fill of {plain_quantity(execution.quantity)} does not fit.",
+            open=plain_quantity(order.open_quantity),
+            fill=plain_quantity(execution.quantity),
+        )
+    completes = execution.quantity == order.open_quantity
+    released = order.reserved_cash
+    if not completes:
+        released = rounded(released * execution.quantity / order.open_quantity)
+    price = rounded(execution.value / execution.quantity)
+    held = book.positions.get(order.symbol) or empty_position(position_id, order.symbol, now)
+    trade = (execution.quantity, execution.value, execution.commission, price, now)
+    if order.side is Side.BUY:
+        moved, position = -execution.value, held.bought(*trade)
+    else:
+        moved, position = execution.value, held.sold(*trade)
+    cash = book.cash + moved - execution.commission
+    reserved_cash = book.reserved_cash - released
+    if book.mode is Mode.PAPER and cash < reserved_cash:
+        action = f"This fill of {plain_quantity(execution.quantity)} {order.symbol}"
+        raise InsufficientCashError(
+            action, execution.value + execution.commission, book.cash - reserved_cash
+        )
+    after = _changed(book, now, cash=cash, reserved_cash=reserved_cash, position=position)
+    filled = Order(
+        order.order_id,
+        order.strategy_name,
+        order.mode,
+        order.symbol,
+        order.side,
+        order.quantity,
+        order.price,
+        Status.EXECUTED if completes else order.status,
+        order.filled_quantity + execution.quantity,
+        order.filled_value + execution.value,
+        order.commission + execution.commission,
+        order.reserved_cash - released,
+        order.reason,
+        order.request_id,
+        order.create_time,
+        now,
+    )
+    fill = Fill(
+        order.order_id,
+        execution.execution_id,
+        after.version,
+        execution.quantity,
+        price,
+        execution.value,
+        execution.commission,
+        now,
+    )
+    entries = [
+        CashEntry(book.strategy_name, book.mode, after.version, CashKind.TRADE, moved, "", "", now)
+    ]
+    if execution.commission:
+        entries.append(replace(entries[0], kind=CashKind.COMMISSION, amount=-execution.commission))
+    return Booking(after, filled, fill, tuple(entries), _event(order, filled, after, actor))
+
+
+def end(
+    book: Book, order: Order, status: Status, reason: str, now: datetime, actor: str
+) -> Booking:
+    """Moves an order to another status; an ended order releases what it still had reserved.
+
+    The status it already has is a no-op.
+
+    Raises:
+        IllegalStatusChangeError: TRANSITIONS does not hold this change.
+    """
+    if status is order.status:
+        return Booking(book, order)
+    if status not in TRANSITIONS[order.status]:
+        legal = sorted(TRANSITIONS[order.status])
+        raise IllegalStatusChangeError(str(order.order_id), order.status, status, list(legal))
+    released = order.reserved_cash if status in ENDED else ZERO
+    position = None
+    if status in ENDED and order.side is Side.SELL and order.open_quantity:
+        position = book.positions[order.symbol].reserving(-order.open_quantity)
+    after = _changed(book, now, reserved_cash=book.reserved_cash - released, position=position)
+    ended = replace(
+        order,
+        status=status,
+        reserved_cash=order.reserved_cash - released,
+        reason=reason,
+        update_time=now,
+    )
+    return Booking(after, ended, event=_event(order, ended, after, actor))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a person says of an order: its status, and its fills in all."""
+
+    status: Status
+    filled_quantity: Decimal | None = None  # in all; None: all of it, or what is already booked
+    average_fill_price: Decimal | None = None  # of all fills; None: the order's price for the rest
+    commission: Decimal | None = None  # in all; None: what is already booked
+    reason: str = ""
+
+
+def execution_from_report(order: Order, report: Report, execution_id: str) -> Execution | None:
+    """The fill that is missing between what is booked and what was reported; None when nothing is.
+
+    Raises:
+        IllegalFillError: The report lies below what is booked, or above the order.
+    """
+    reported = report.filled_quantity
+    if reported is None:
+        reported = order.quantity if report.status is Status.EXECUTED else order.filled_quantity
+    quantity = reported - order.filled_quantity
+    if report.average_fill_price is None:
+        value = value_of(quantity, order.price)
+    else:
+        value = value_of(reported, report.average_fill_price) - order.filled_value
+    commission = ZERO if report.commission is None else report.commission - order.commission
+    if not ZERO <= quantity <= order.open_quantity or commission < 0:
+        raise IllegalFillError(
+            f"Order {order.order_id} is for {plain_quantity(order.quantity)} {order.symbol}, of "
+            f"which {plain_quantity(order.filled_quantity)} and {plain(order.commission)} USD of "
+            f"commission are booked; {plain_quantity(reported)} filled with "
+            f"{plain(order.commission + commission)} USD of commission does not fit. Report the "
+            "figures of all fills together.",
+            quantity=plain_quantity(order.quantity),
+            booked=plain_quantity(order.filled_quantity),
+            reported=plain_quantity(reported),
+        )
+    if not quantity:
+        if value or commission:
+            raise IllegalFillError(
+                f"All {plain_quantity(reported)} {order.symbol} of order {order.order_id} are "
+                f"booked already, at {plain(order.average_fill_price)} USD a share and "
+                f"{plain(order.commission)} USD of commission; booked fills do not change.",
+                booked=plain_quantity(order.filled_quantity),
+            )
+        return None
+    if value <= 0:
+        raise IllegalFillError(
+            f"{plain(order.filled_value)} USD of order {order.order_id} is booked; the reported "
+            "average_fill_price leaves nothing for the rest. Report the mean over all fills.",
+            booked=plain(order.filled_value),
+        )
+    return Execution(execution_id, quantity, value, commission)
+
+
+def set_cash(
+    book: Book, cash: Decimal, kind: CashKind, reason: str, now: datetime, actor: str
+) -> tuple[Book, tuple[CashEntry, ...]]:
+    """Sets the cash of a book and books the difference.
+
+    Raises:
+        ReservedError: Open orders have reserved more than that.
+    """
+    if cash < book.reserved_cash:
+        raise ReservedError("USD", cash, book.reserved_cash)
+    if cash == book.cash:
+        return book, ()
+    after = _changed(book, now, cash=cash)
+    entry = CashEntry(
+        book.strategy_name, book.mode, after.version, kind, cash - book.cash, actor, reason, now
+    )
+    return after, (entry,)
+
+
+def set_position(
+    book: Book, wanted: Position, reason: str, now: datetime, actor: str
+) -> tuple[Book, tuple[PositionAdjustment, ...]]:
+    """Sets a position's quantity and cost and books the difference.
+
+    `wanted.position_id` counts only when the book has no position in the symbol.
+
+    Raises:
+        ReservedError: Open orders are selling more than that.
+    """
+    held = book.positions.get(wanted.symbol) or empty_position(
+        wanted.position_id, wanted.symbol, now
+    )
+    if wanted.quantity < held.reserved_quantity:
+        raise ReservedError(wanted.symbol, wanted.quantity, held.reserved_quantity)
+    if (wanted.quantity, wanted.cost) == (held.quantity, held.cost):
+        return book, ()
+    position = held.set_to(wanted.quantity, wanted.cost, wanted.last_price, now)
+    after = _changed(book, now, position=position)
+    adjustment = PositionAdjustment(
+        book.strategy_name,
+        book.mode,
+        after.version,
+        wanted.symbol,
+        wanted.quantity - held.quantity,
+        wanted.cost - held.cost,
+        wanted.last_price,
+        actor,
+        reason,
+        now,
+    )
+    return after, (adjustment,)
+
+
+def _changed(
+    book: Book,
+    now: datetime,
+    *,
+    cash: Decimal | None = None,
+    reserved_cash: Decimal | None = None,
+    position: Position | None = None,
+) -> Book:
+    """The book one version on, with what is given replaced."""
+    positions = book.positions
+    if position is not None:
+        positions = {**positions, position.symbol: position}
+    return Book(
+        book.strategy_name,
+        book.mode,
+        book.version + 1,
+        book.cash if cash is None else cash,
+        book.reserved_cash if reserved_cash is None else reserved_cash,
+        positions,
+        now,
+    )
+
+
+def _event(before: Order, after: Order, book: Book, actor: str) -> OrderEvent | None:
+    """The fact that the status changed, if it did."""
+    if before.status is after.status:
+        return None
+    return OrderEvent(
+        after.order_id,
+        book.version,
+        before.status,
+        after.status,
+        after.reason,
+        actor,
+        after.update_time,
+    )

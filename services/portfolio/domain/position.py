@@ -1,0 +1,116 @@
+"""A position: shares of one symbol in one book, what they cost, and what selling them realised.
+
+The total cost is kept rather than the average, so that buying and selling lose nothing to
+rounding: a sale takes away its share of the cost, rounded once, and the last share takes the rest.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from services.portfolio.domain.money import ZERO, rounded
+from services.portfolio.domain.order import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Shares of one symbol in one book. Quantities in shares, money in USD."""
+
+    position_id: UUID
+    symbol: str
+    quantity: Decimal
+    reserved_quantity: Decimal  # shares that open sell orders are selling
+    cost: Decimal  # of all shares held, commission aside
+    realized_pnl: Decimal  # of all shares sold, less all commission
+    last_price: Decimal  # of the last fill or setting by hand
+    update_time: datetime
+
+    @property
+    def free_quantity(self) -> Decimal:
+        """Shares that a new order may sell."""
+        return self.quantity - self.reserved_quantity
+
+    @property
+    def average_cost(self) -> Decimal:
+        """What a share cost on average; 0 when none is held."""
+        return rounded(self.cost / self.quantity) if self.quantity else ZERO
+
+    def bought(
+        self, quantity: Decimal, value: Decimal, commission: Decimal, price: Decimal, now: datetime
+    ) -> "Position":
+        """The position after `quantity` more shares that cost `value`."""
+        return Position(
+            self.position_id,
+            self.symbol,
+            self.quantity + quantity,
+            self.reserved_quantity,
+            self.cost + value,
+            self.realized_pnl - commission,
+            price,
+            now,
+        )
+
+    def sold(
+        self, quantity: Decimal, value: Decimal, commission: Decimal, price: Decimal, now: datetime
+    ) -> "Position":
+        """The position after `quantity` reserved shares were sold for `value`."""
+        left = self.quantity - quantity
+        cost_of_sold = rounded(self.cost * quantity / self.quantity) if left else self.cost
+        return Position(
+            self.position_id,
+            self.symbol,
+            left,
+            self.reserved_quantity - quantity,
+            self.cost - cost_of_sold,
+            self.realized_pnl + value - cost_of_sold - commission,
+            price,
+            now,
+        )
+
+    def reserving(self, quantity: Decimal) -> "Position":
+        """The position with `quantity` more shares reserved (fewer when negative)."""
+        return Position(
+            self.position_id,
+            self.symbol,
+            self.quantity,
+            self.reserved_quantity + quantity,
+            self.cost,
+            self.realized_pnl,
+            self.last_price,
+            self.update_time,
+        )
+
+    def set_to(self, quantity: Decimal, cost: Decimal, price: Decimal, now: datetime) -> "Position":
+        """The position with its quantity and cost set by hand."""
+        return Position(
+            self.position_id,
+            self.symbol,
+            quantity,
+            self.reserved_quantity,
+            cost,
+            self.realized_pnl,
+            price,
+            now,
+        )
+
+
+def empty_position(position_id: UUID, symbol: str, now: datetime) -> Position:
+    """A position before its first share."""
+    return Position(position_id, symbol, ZERO, ZERO, ZERO, ZERO, ZERO, now)
+
+
+@dataclass(frozen=True, slots=True)
+class PositionAdjustment:
+    """A fact: a position was set by hand. Adding the deltas gives what was set."""
+
+    strategy_name: str
+    mode: Mode
+    book_version: int
+    symbol: str
+    quantity_delta: Decimal
+    cost_delta: Decimal
+    price: Decimal
+    actor: str
+    reason: str
+    time: datetime

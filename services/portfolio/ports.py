@@ -1,0 +1,211 @@
+"""What the router needs of the world: a ledger that keeps, reads, a broker, time and ids."""
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Protocol
+from uuid import UUID
+
+from services.portfolio.domain.audit import Difference
+from services.portfolio.domain.book import Book, CashEntry, Strategy
+from services.portfolio.domain.order import (
+    Execution,
+    Fill,
+    Mode,
+    Order,
+    OrderEvent,
+    Status,
+)
+from services.portfolio.domain.position import Position, PositionAdjustment
+from services.portfolio.views import InvestedView, PortfolioView, PositionView
+
+Clock = Callable[[], datetime]  # the time now, in UTC
+NewId = Callable[[], UUID]  # a UUIDv7, later ones greater
+BookKey = tuple[str, Mode]
+Answer = Order | PositionView | PortfolioView | None
+
+
+class UnavailableError(Exception):
+    """Something the router needs is away or full. Nothing was decided; the call may be repeated."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class StorageConflictError(Exception):
+    """The transaction met another one, or a constraint, and was rolled back whole."""
+
+
+class Broker(Protocol):
+    """Executes orders. PAPER is just another broker."""
+
+    def commission(self, quantity: Decimal) -> Decimal:
+        """What filling `quantity` shares is expected to cost, in USD."""
+
+    def execution_on_accept(self, order: Order) -> Execution | None:
+        """The fill an accepted order gets at once; None when it stays PENDING."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRequest:
+    """What was answered to a request_id the first time."""
+
+    request_id: str
+    method: str
+    fingerprint: bytes
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a batch of commands must see, and hold still while it decides."""
+
+    strategies: Collection[str] = ()
+    orders: Collection[UUID] = ()
+    positions: Collection[UUID] = ()
+    requests: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What there is of a batch's needs. What is missing does not exist."""
+
+    strategies: Mapping[str, Strategy]
+    books: Mapping[BookKey, Book]
+    orders: Mapping[UUID, Order]
+    positions: Mapping[UUID, tuple[BookKey, str]]  # position id -> its book and symbol
+    requests: Mapping[str, StoredRequest]
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a batch writes: the new state of what changed, and the facts that say why."""
+
+    strategies: dict[str, Strategy] = field(default_factory=dict)
+    books: dict[BookKey, Book] = field(default_factory=dict)
+    positions: dict[tuple[BookKey, str], Position] = field(default_factory=dict)
+    orders: dict[UUID, Order] = field(default_factory=dict)
+    fills: list[Fill] = field(default_factory=list)
+    cash_entries: list[CashEntry] = field(default_factory=list)
+    adjustments: list[PositionAdjustment] = field(default_factory=list)
+    order_events: list[OrderEvent] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.strategies or self.books or self.orders)
+
+
+class Transaction(Protocol):
+    """One transaction on the ledger. Rolled back unless its block ends well."""
+
+    async def load(self, needs: Needs) -> Snapshot:
+        """Reads what a batch needs and locks its strategies, in name order."""
+
+    async def save(self, changes: Changes) -> None:
+        """Writes all changes and tells every router replica of them when the block ends."""
+
+    async def portfolio(self, strategy_name: str) -> PortfolioView:
+        """A strategy's state, with what this transaction has written."""
+
+    async def position(self, position_id: UUID) -> PositionView:
+        """A position at market, with what this transaction has written."""
+
+    async def remember(self, requests: Sequence[StoredRequest]) -> None:
+        """Keeps the answers under their request_ids."""
+
+
+class Ledger(Protocol):
+    """Keeps the truth."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction that commits when its block ends well.
+
+        Raises, from the block's end as well:
+            StorageConflictError: It met another transaction or a constraint; run it again.
+            UnavailableError: The database is away.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFilter:
+    """Which orders to list; None means any."""
+
+    strategy_name: str | None = None
+    symbol: str | None = None
+    status: Status | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PositionFilter:
+    """Which positions to list; None means any."""
+
+    strategy_name: str | None = None
+    symbol: str | None = None
+
+
+PositionKey = tuple[str, str, Mode]  # strategy, symbol, mode: the order of a position list
+
+
+@dataclass(frozen=True, slots=True)
+class PriceMark:
+    """The price of a symbol that a strategy saw, in USD a share."""
+
+    strategy_name: str
+    symbol: str
+    price: Decimal
+    time: datetime
+
+
+class Reads(Protocol):
+    """Reads what is committed. Raises UnavailableError when the database is away."""
+
+    async def order(self, order_id: UUID) -> Order | None:
+        """One order."""
+
+    async def orders(self, which: OrderFilter, before: UUID | None, limit: int) -> list[Order]:
+        """The newest orders older than `before`, newest first."""
+
+    async def orders_by_id(self, order_ids: Collection[UUID]) -> list[Order]:
+        """The named orders, oldest first."""
+
+    async def positions(
+        self, which: PositionFilter, after: PositionKey | None, limit: int
+    ) -> list[PositionView]:
+        """Open positions after a key, by strategy, symbol and mode."""
+
+    async def portfolios(self, names: Collection[str] | None = None) -> list[PortfolioView]:
+        """Strategies by name; all of them unless named."""
+
+    async def invested(self, names: Collection[str]) -> dict[str, InvestedView]:
+        """What each named strategy holds; unknown names are left out."""
+
+    async def mark(self, marks: Sequence[PriceMark]) -> set[str]:
+        """Keeps prices that strategies saw; returns the names of those that exist."""
+
+    async def audit(self) -> tuple[int, list[Difference]]:
+        """How many books there are, and every figure that the facts do not support."""
+
+    async def ping(self) -> None:
+        """Returns when the database answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEvent:
+    """What some router replica has just committed."""
+
+    strategies: tuple[str, ...]
+    orders: tuple[UUID, ...]
+
+
+class Feed(Protocol):
+    """Tells of every commit on the ledger, whichever replica made it."""
+
+    def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[LedgerEvent]]:
+        """Commits from the moment the block is entered.
+
+        Raises, from the iterator as well:
+            UnavailableError: Some may have been missed; subscribe again.
+        """

@@ -1,0 +1,59 @@
+"""The router: the use cases that the transport calls, composed of a writer, reads and a feed."""
+
+from collections.abc import Sequence
+
+from services.portfolio.coalescer import Coalescer
+from services.portfolio.domain.errors import StrategyNotFoundError
+from services.portfolio.ports import Clock, Feed, PriceMark, Reads
+from services.portfolio.views import InvestedView
+from services.portfolio.writer import Writer
+
+MAX_BATCH = 256
+MAX_WAITING = 4096
+
+
+class Router:
+    """What the servicers call."""
+
+    def __init__(self, writer: Writer, reads: Reads, feed: Feed, clock: Clock) -> None:
+        self.writer = writer
+        self.reads = reads
+        self.feed = feed
+        self.clock = clock
+        self._invested: Coalescer[str, InvestedView] = Coalescer(
+            "invested-reads", self._read_invested, max_batch=MAX_BATCH, max_waiting=MAX_WAITING
+        )
+        self._marks: Coalescer[Sequence[PriceMark], None] = Coalescer(
+            "price-marks", self._keep_marks, max_batch=MAX_BATCH, max_waiting=MAX_WAITING
+        )
+
+    async def invested(self, strategy_name: str) -> InvestedView:
+        """What a strategy holds, as committed no earlier than this call began.
+
+        Raises:
+            StrategyNotFoundError: There is none of this name.
+        """
+        return await self._invested.submit(strategy_name)
+
+    async def mark(self, marks: Sequence[PriceMark]) -> None:
+        """Keeps prices that one strategy saw.
+
+        Raises:
+            StrategyNotFoundError: There is none of this name.
+        """
+        await self._marks.submit(marks)
+
+    async def stop(self) -> None:
+        """Finishes what waits and takes no more."""
+        await self.writer.stop()
+        await self._marks.stop()
+        await self._invested.stop()
+
+    async def _read_invested(self, names: Sequence[str]) -> Sequence[InvestedView | Exception]:
+        found = await self.reads.invested(set(names))
+        return [found.get(name) or StrategyNotFoundError(name) for name in names]
+
+    async def _keep_marks(self, seen: Sequence[Sequence[PriceMark]]) -> Sequence[Exception | None]:
+        known = await self.reads.mark([mark for marks in seen for mark in marks])
+        names = [marks[0].strategy_name for marks in seen]
+        return [None if name in known else StrategyNotFoundError(name) for name in names]

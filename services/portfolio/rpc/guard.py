@@ -1,0 +1,162 @@
+"""What stands around every call: parse, validate, run, map errors, count, log.
+
+One interceptor, so that the order is plain and a call pays once. It takes the raw bytes itself:
+bytes that are no message (bad UTF-8 in a path, say) are then a clean INVALID_ARGUMENT.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+from grpc import aio
+from prometheus_client import Counter, Histogram
+from protovalidate import Validator
+
+from services.portfolio.rpc.context import Context
+from services.portfolio.rpc.errors import CallError, InvalidFieldError, RequestError, call_error
+
+CALLS = Counter("portfolio_calls", "Calls answered.", ["method", "code"])
+SECONDS = Histogram(
+    "portfolio_call_seconds",
+    "From the first byte read to the answer.",
+    ["method"],
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30),
+)
+GUARDED = "/efficientfrontier."
+READS = ("Get", "List", "Watch", "Audit", "ReportPrices")  # logged at DEBUG: they come every tick
+
+log = structlog.get_logger()
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+
+
+class Guard(aio.ServerInterceptor):
+    """Wraps each method of our services once, and uses the wrapped one from then on."""
+
+    def __init__(self) -> None:
+        self._validator = Validator()
+        self._wrapped: dict[str, MaybeHandler] = {}
+
+    async def intercept_service(  # noqa: D102 - as in ServerInterceptor
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[MaybeHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> MaybeHandler:
+        method = handler_call_details.method
+        if not method.startswith(GUARDED):  # health and reflection
+            return await continuation(handler_call_details)
+        if method not in self._wrapped:
+            handler = await continuation(handler_call_details)
+            if handler is None:  # no such method; not kept, or callers could fill the memory
+                return None
+            self._wrapped[method] = self._wrap(handler, method.rpartition("/")[2])
+        return self._wrapped[method]
+
+    def _wrap(self, handler: Handler, method: str) -> Handler:
+        if handler.response_streaming:
+            stream: Any = self._guarded_stream(handler, method)
+            return grpc.unary_stream_rpc_method_handler(
+                stream,
+                response_serializer=handler.response_serializer,
+            )
+        call: Any = self._guarded_call(handler, method)
+        return grpc.unary_unary_rpc_method_handler(
+            call, response_serializer=handler.response_serializer
+        )
+
+    def _guarded_call(
+        self, handler: Handler, method: str
+    ) -> Callable[[bytes, Context], Awaitable[Message]]:
+        run: Any = handler.unary_unary  # the stubs know only the synchronous kind
+        parse = self._parser(handler)
+        answered = CALLS.labels(method, "OK")
+        seconds = SECONDS.labels(method)
+        log_call = log.debug if method.startswith(READS) else log.info
+
+        async def call(raw: bytes, context: Context) -> Message:
+            began = time.perf_counter()
+            try:
+                answer: Message = await run(parse(raw), context)
+            except Exception as error:
+                await fail(error, method, context)
+                raise  # fail() has ended the call; this is never reached
+            took_s = time.perf_counter() - began
+            answered.inc()
+            seconds.observe(took_s)
+            log_call("call", method=method, request=request_id(context), ms=round(took_s * 1e3, 2))
+            return answer
+
+        return call
+
+    def _guarded_stream(
+        self, handler: Handler, method: str
+    ) -> Callable[[bytes, Context], AsyncIterator[Message]]:
+        run: Any = handler.unary_stream
+        parse = self._parser(handler)
+
+        async def stream(raw: bytes, context: Context) -> AsyncIterator[Message]:
+            try:
+                # Headers at once, so that a caller knows it is watching before anything happens.
+                request = parse(raw)
+                await context.send_initial_metadata(())
+                log.info("watch", method=method, request=request_id(context))
+                async for message in run(request, context):
+                    yield message
+                CALLS.labels(method, "OK").inc()
+            except Exception as error:  # noqa: BLE001 - the outermost guard, as above
+                await fail(error, method, context)
+
+        return stream
+
+    def _parser(self, handler: Handler) -> Callable[[bytes], Message]:
+        """Bytes to a message that keeps the contract's rules."""
+        deserialize: Any = handler.request_deserializer
+        validate = self._validator.collect_violations
+
+        def parse(raw: bytes) -> Message:
+            try:
+                request: Message = deserialize(raw)
+            except DecodeError:
+                raise RequestError from None
+            violations = validate(request)
+            if violations:
+                raise InvalidFieldError(*(described(v.proto) for v in violations))
+            return request
+
+        return parse
+
+
+async def fail(error: Exception, method: str, context: Context) -> None:
+    """Ends the call with what its caller may know; logs the rest."""
+    if isinstance(error, aio.AbortError):  # ended already
+        raise error
+    request = request_id(context)
+    told: CallError = call_error(error, request)
+    CALLS.labels(method, told.code.name).inc()
+    if told.code is grpc.StatusCode.INTERNAL:
+        log.error("fault", method=method, request=request, exc_info=error)
+    else:
+        log.info("refused", method=method, request=request, reason=told.reason, why=told.message)
+    await context.abort(told.code, told.message, told.trailing_metadata())
+
+
+def request_id(context: Context) -> str:
+    """The id that Envoy, or the caller, gave this call; empty when there is none."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "x-request-id":
+            return str(value)
+    return ""
+
+
+def described(violation: Any) -> tuple[str, str]:
+    """A broken rule as the field's path and what is wrong with it."""
+    path = ""
+    for element in violation.field.elements:
+        path += f".{element.field_name}" if path else element.field_name
+        index = element.subscript
+        if index is not None and getattr(index, "field", None) == "index":
+            path += f"[{index.value}]"
+    return path, str(violation.message)

@@ -1,0 +1,104 @@
+"""The gRPC server: our services, reflection and health, and a stop that loses no call."""
+
+import asyncio
+from typing import Any
+
+from efficientfrontier.v1 import order_service_pb2, portfolio_service_pb2, position_service_pb2
+from efficientfrontier.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
+from efficientfrontier.v1.portfolio_service_pb2_grpc import add_PortfolioServiceServicer_to_server
+from efficientfrontier.v1.position_service_pb2_grpc import add_PositionServiceServicer_to_server
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+
+from services.portfolio.ports import UnavailableError
+from services.portfolio.router import Router
+from services.portfolio.rpc.guard import Guard
+from services.portfolio.rpc.order_servicer import OrderServicer
+from services.portfolio.rpc.portfolio_servicer import PortfolioServicer
+from services.portfolio.rpc.position_servicer import PositionServicer
+
+SERVICES = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (order_service_pb2, "OrderService"),
+        (position_service_pb2, "PositionService"),
+        (portfolio_service_pb2, "PortfolioService"),
+    )
+)
+OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second router on the same port fails loudly
+    ("grpc.max_receive_message_length", 1 << 20),
+    ("grpc.max_send_message_length", 32 << 20),
+    # Envoy and the SDK ping idle connections; the default would call that abuse.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+CALLS_END_WITHIN_S = 20.0
+HEALTH_EVERY_S = 1.0
+
+
+class AddressTakenError(Exception):
+    """ROUTER_ADDRESS cannot be listened on."""
+
+
+class Server:
+    """Serves a router."""
+
+    def __init__(self, router: Router, address: str) -> None:
+        self._router = router
+        self._server = aio.server(interceptors=[Guard()], options=OPTIONS)
+        self._health = health.HealthServicer()
+        self._draining = False
+        add_OrderServiceServicer_to_server(OrderServicer(router), self._server)
+        add_PositionServiceServicer_to_server(PositionServicer(router), self._server)
+        add_PortfolioServiceServicer_to_server(PortfolioServicer(router), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (
+            *SERVICES,
+            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+            reflection.SERVICE_NAME,
+        )
+        reflection.enable_server_reflection(names, self._server)
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise AddressTakenError(
+                f"ROUTER_ADDRESS {address} cannot be listened on: it is taken, or not an address "
+                "of this machine."
+            ) from error
+
+    async def start(self) -> None:
+        """Serves; healthy from now on, as long as the database answers."""
+        await self._server.start()
+        await self._say(serving=True)
+        self._watch = asyncio.create_task(self._watch_database(), name="health")
+
+    async def stop(self, drain_s: float) -> None:
+        """Says NOT_SERVING, waits for Envoy to turn away, then finishes all calls."""
+        self._draining = True
+        self._watch.cancel()
+        await self._say(serving=False)
+        await asyncio.sleep(drain_s)
+        await self._server.stop(CALLS_END_WITHIN_S)
+
+    async def _watch_database(self) -> None:
+        """Keeps the health true: a router without its database sends callers to another."""
+        serving = True
+        while True:
+            await asyncio.sleep(HEALTH_EVERY_S)
+            try:
+                await self._router.reads.ping()
+                reachable = True
+            except UnavailableError:
+                reachable = False
+            if reachable is not serving and not self._draining:
+                serving = reachable
+                await self._say(serving=serving)
+
+    async def _say(self, *, serving: bool) -> None:
+        status: Any = health_pb2.HealthCheckResponse
+        now = status.SERVING if serving else status.NOT_SERVING
+        for name in ("", *SERVICES):
+            await self._health.set(name, now)

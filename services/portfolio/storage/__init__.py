@@ -1,0 +1,1 @@
+"""PostgreSQL: tables, migrations, the hot statements, and the adapters of the ports."""

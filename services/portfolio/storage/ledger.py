@@ -1,0 +1,168 @@
+"""The ledger on PostgreSQL: one transaction reads and locks, decides, writes, and tells of it."""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from operator import attrgetter
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import asyncpg
+from pydantic import TypeAdapter
+
+from services.portfolio.domain.book import Book, RequestedMode, State, Strategy
+from services.portfolio.domain.order import Mode
+from services.portfolio.domain.position import Position
+from services.portfolio.ports import (
+    Answer,
+    BookKey,
+    Changes,
+    Needs,
+    Snapshot,
+    StoredRequest,
+)
+from services.portfolio.storage import statements as sql
+from services.portfolio.storage.database import Database
+from services.portfolio.storage.notices import notices
+from services.portfolio.storage.rows import order_of, portfolio_view_of, position_view_of
+from services.portfolio.views import PortfolioView, PositionView
+
+Row = asyncpg.Record
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer)
+
+
+class PostgresLedger:
+    """Keeps the truth in PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["PostgresTransaction"]:
+        """A transaction that commits when its block ends well."""
+        async with self._database.hot() as connection, connection.transaction():
+            yield PostgresTransaction(connection)
+
+
+class PostgresTransaction:
+    """One transaction on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def load(self, needs: Needs) -> Snapshot:
+        """Reads what a batch needs and locks its strategies, in name order."""
+        fetch = self._connection.fetch
+        names = set(needs.strategies)
+        if needs.orders or needs.positions:
+            owners = await fetch(sql.OWNERS, list(needs.orders), list(needs.positions))
+            names |= {row["strategy_name"] for row in owners}
+        locked = await fetch(sql.LOCK_STRATEGIES, list(names))
+        books = await fetch(sql.BOOKS, list(names))
+        orders: Sequence[Row] = ()
+        owned: Sequence[Row] = ()
+        requests: Sequence[Row] = ()
+        if needs.orders:
+            orders = await fetch(sql.ORDERS_BY_ID, list(needs.orders))
+        if needs.positions:
+            owned = await fetch(sql.POSITION_OWNERS, list(needs.positions))
+        if needs.requests:
+            requests = await fetch(sql.REQUESTS, list(needs.requests))
+        return Snapshot(
+            {row[0]: _strategy(row) for row in locked},
+            _books(books),
+            {row["order_id"]: order_of(row) for row in orders},
+            {row[0]: ((row[1], Mode(row[2])), row[3]) for row in owned},
+            {row[0]: _request(row) for row in requests},
+        )
+
+    async def save(self, changes: Changes) -> None:
+        """Writes all changes in one statement."""
+        position_rows = [
+            (*key, *_POSITION(position)) for (key, _), position in changes.positions.items()
+        ]
+        await self._connection.fetch(
+            sql.WRITE,
+            *_columns(map(_STRATEGY, changes.strategies.values()), len(sql.STRATEGY_FIELDS)),
+            *_columns(map(_BOOK, changes.books.values()), len(sql.BOOK_FIELDS)),
+            *_columns(position_rows, len(sql.POSITION_FIELDS) + 2),
+            *_columns(map(_ORDER, changes.orders.values()), len(sql.ORDER_FIELDS)),
+            *_columns(map(_FILL, changes.fills), len(sql.FILL_FIELDS)),
+            *_columns(map(_CASH, changes.cash_entries), len(sql.CASH_FIELDS)),
+            *_columns(map(_ADJUSTMENT, changes.adjustments), len(sql.ADJUSTMENT_FIELDS)),
+            *_columns(map(_EVENT, changes.order_events), len(sql.EVENT_FIELDS)),
+            notices({*changes.strategies, *(name for name, _ in changes.books)}, changes.orders),
+        )
+
+    async def portfolio(self, strategy_name: str) -> PortfolioView:
+        """A strategy's state, with what this transaction has written."""
+        (row,) = await self._connection.fetch(sql.PORTFOLIO_VIEWS, [strategy_name])
+        return portfolio_view_of(row)
+
+    async def position(self, position_id: UUID) -> PositionView:
+        """A position at market, with what this transaction has written."""
+        (row,) = await self._connection.fetch(sql.POSITION_VIEW, position_id)
+        return position_view_of(row)
+
+    async def remember(self, requests: Sequence[StoredRequest]) -> None:
+        """Keeps the answers under their request_ids."""
+        await self._connection.fetch(
+            sql.REMEMBER,
+            [request.request_id for request in requests],
+            [request.method for request in requests],
+            [request.fingerprint for request in requests],
+            [ANSWER.dump_json(request.answer).decode() for request in requests],
+        )
+
+
+_STRATEGY = attrgetter(*sql.STRATEGY_FIELDS)
+_BOOK = attrgetter(*sql.BOOK_FIELDS)
+_POSITION = attrgetter(*sql.POSITION_FIELDS)
+_ORDER = attrgetter(*sql.ORDER_FIELDS)
+_FILL = attrgetter(*sql.FILL_FIELDS)
+_CASH = attrgetter(*sql.CASH_FIELDS)
+_ADJUSTMENT = attrgetter(*sql.ADJUSTMENT_FIELDS)
+_EVENT = attrgetter(*sql.EVENT_FIELDS)
+
+
+def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> Iterator[Sequence[Any]]:
+    """Rows turned into `width` columns; empty ones when there are no rows."""
+    columns = tuple(zip(*rows, strict=True))
+    return iter(columns or ((),) * width)
+
+
+def _strategy(row: Row) -> Strategy:
+    return Strategy(
+        row["strategy_name"],
+        RequestedMode(row["requested_mode"]),
+        Mode(row["mode"]),
+        State(row["state"]),
+        row["halt_reason"],
+        row["update_time"],
+    )
+
+
+def _books(rows: Sequence[Row]) -> dict[BookKey, Book]:
+    """Books from rows that hold a book and one of its positions, or none."""
+    books: dict[BookKey, Book] = {}
+    positions: dict[BookKey, dict[str, Position]] = {}
+    for row in rows:
+        name, mode, version, cash, reserved_cash, update_time, position_id, *rest = row.values()
+        key = (name, Mode(mode))
+        if key not in books:
+            positions[key] = {}
+            books[key] = Book(
+                name, key[1], version, cash, reserved_cash, positions[key], update_time
+            )
+        if position_id is not None:
+            positions[key][rest[0]] = Position(position_id, *rest)
+    return books
+
+
+def _request(row: Row) -> StoredRequest:
+    return StoredRequest(
+        row["request_id"],
+        row["method"],
+        row["fingerprint"],
+        ANSWER.validate_json(row["answer"]),
+    )

@@ -1,0 +1,145 @@
+"""Reads of what is committed: hot ones as prepared SQL, all others in SQLAlchemy Core."""
+
+from collections.abc import Collection, Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, case, func, select, tuple_
+from sqlalchemy.sql.elements import ColumnElement
+
+from services.portfolio.domain.audit import Difference
+from services.portfolio.domain.order import Mode, Order
+from services.portfolio.ports import (
+    OrderFilter,
+    PositionFilter,
+    PositionKey,
+    PriceMark,
+)
+from services.portfolio.storage import statements as sql
+from services.portfolio.storage.database import Database, translated
+from services.portfolio.storage.facts import audit_books
+from services.portfolio.storage.notices import notices
+from services.portfolio.storage.rows import Row, order_of, portfolio_view_of, position_view_of
+from services.portfolio.storage.tables import marks, orders, positions
+from services.portfolio.views import InvestedView, PortfolioView, PositionView
+
+
+class PostgresReads:
+    """Reads from PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def order(self, order_id: UUID) -> Order | None:
+        """One order."""
+        found = await self.orders_by_id([order_id])
+        return found[0] if found else None
+
+    async def orders(self, which: OrderFilter, before: UUID | None, limit: int) -> list[Order]:
+        """The newest orders older than `before`, newest first: by keyset, never by offset."""
+        query = select(orders).order_by(orders.c.order_id.desc()).limit(limit)
+        if which.strategy_name is not None:
+            query = query.where(orders.c.strategy_name == which.strategy_name)
+        if which.symbol is not None:
+            query = query.where(orders.c.symbol == which.symbol)
+        if which.status is not None:
+            query = query.where(orders.c.status == which.status.value)
+        if before is not None:
+            query = query.where(orders.c.order_id < before)
+        return [order_of(row) for row in await self._fetch(query)]
+
+    async def orders_by_id(self, order_ids: Collection[UUID]) -> list[Order]:
+        """The named orders, oldest first."""
+        async with self._database.hot() as connection:
+            rows = await connection.fetch(sql.ORDERS_BY_ID, list(order_ids))
+        return [order_of(row) for row in rows]
+
+    async def positions(
+        self, which: PositionFilter, after: PositionKey | None, limit: int
+    ) -> list[PositionView]:
+        """Open positions after a key, by strategy, symbol and mode."""
+        key = (positions.c.strategy_name, positions.c.symbol, positions.c.mode)
+        query = (
+            select(
+                *(column for column in positions.c if column.name != "update_time"),
+                _market_price().label("market_price"),
+                func.greatest(positions.c.update_time, marks.c.time).label("update_time"),
+            )
+            .outerjoin(
+                marks,
+                (marks.c.strategy_name == positions.c.strategy_name)
+                & (marks.c.symbol == positions.c.symbol),
+            )
+            .where(positions.c.quantity > 0)
+            .order_by(*key)
+            .limit(limit)
+        )
+        if which.strategy_name is not None:
+            query = query.where(positions.c.strategy_name == which.strategy_name)
+        if which.symbol is not None:
+            query = query.where(positions.c.symbol == which.symbol)
+        if after is not None:
+            query = query.where(tuple_(*key) > tuple_(*after))
+        rows = await self._fetch(query)
+        return [position_view_of(row) for row in rows]
+
+    async def portfolios(self, names: Collection[str] | None = None) -> list[PortfolioView]:
+        """Strategies by name; all of them unless named."""
+        async with self._database.hot() as connection:
+            rows = await connection.fetch(
+                sql.PORTFOLIO_VIEWS, None if names is None else list(names)
+            )
+        return [portfolio_view_of(row) for row in rows]
+
+    async def invested(self, names: Collection[str]) -> dict[str, InvestedView]:
+        """What each named strategy holds; unknown names are left out."""
+        async with self._database.hot() as connection:
+            rows = await connection.fetch(sql.INVESTED, list(names))
+        return {
+            name: InvestedView(name, Mode(mode), tuple(symbols)) for name, mode, symbols in rows
+        }
+
+    async def mark(self, seen: Sequence[PriceMark]) -> set[str]:
+        """Keeps prices that strategies saw; returns the names of those that exist."""
+        latest = {(mark.strategy_name, mark.symbol): mark for mark in seen}
+        kept = list(latest.values())
+        async with self._database.hot() as connection:
+            rows = await connection.fetch(
+                sql.MARK,
+                [mark.strategy_name for mark in kept],
+                [mark.symbol for mark in kept],
+                [mark.price for mark in kept],
+                [mark.time for mark in kept],
+                notices({mark.strategy_name for mark in kept}, ()),
+            )
+        return {row[0] for row in rows}
+
+    async def audit(self) -> tuple[int, list[Difference]]:
+        """How many books there are, and every figure that the facts do not support."""
+        async with (
+            self._database.hot() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            return await audit_books(connection)
+
+    async def ping(self) -> None:
+        """Returns when the database answers."""
+        async with self._database.hot() as connection:
+            await connection.fetchval("SELECT 1", timeout=2)
+
+    async def _fetch(self, query: Select[Any]) -> Sequence[Row]:
+        with translated():
+            async with self._database.engine.connect() as connection:
+                rows: Sequence[Row] = (await connection.execute(query)).mappings().all()
+                return rows
+
+
+def _market_price() -> ColumnElement[Decimal]:
+    """What the strategy saw last, or traded at since; as in the hot statements."""
+    return case(
+        (marks.c.time > positions.c.update_time, marks.c.price),
+        (positions.c.last_price > 0, positions.c.last_price),
+        else_=func.round(positions.c.cost / positions.c.quantity, 8),
+    )

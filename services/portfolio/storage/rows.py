@@ -1,0 +1,69 @@
+"""From rows to the domain's values and the readers' views."""
+
+from typing import Any, Protocol
+
+from services.portfolio.domain.book import RequestedMode, State
+from services.portfolio.domain.order import Mode, Order, Side, Status
+from services.portfolio.views import PortfolioView, PositionView
+
+
+class Row(Protocol):
+    """A row of the driver's or of SQLAlchemy's: values by column name."""
+
+    def __getitem__(self, column: str, /) -> Any:
+        """The value of a column."""
+
+
+def order_of(row: Row) -> Order:
+    """An order, from all its columns."""
+    return Order(
+        row["order_id"],
+        row["strategy_name"],
+        Mode(row["mode"]),
+        row["symbol"],
+        Side(row["side"]),
+        row["quantity"],
+        row["price"],
+        Status(row["status"]),
+        row["filled_quantity"],
+        row["filled_value"],
+        row["commission"],
+        row["reserved_cash"],
+        row["reason"],
+        row["request_id"],
+        row["create_time"],
+        row["update_time"],
+    )
+
+
+def position_view_of(row: Row) -> PositionView:
+    """A position at market."""
+    return PositionView(
+        row["position_id"],
+        row["strategy_name"],
+        row["symbol"],
+        Mode(row["mode"]),
+        row["quantity"],
+        row["cost"],
+        row["market_price"],
+        row["realized_pnl"],
+        row["update_time"],
+    )
+
+
+def portfolio_view_of(row: Row) -> PortfolioView:
+    """A strategy's state."""
+    return PortfolioView(
+        row["strategy_name"],
+        Mode(row["mode"]),
+        RequestedMode(row["requested_mode"]),
+        State(row["state"]),
+        row["cash"],
+        row["reserved_cash"],
+        row["positions_value"],
+        row["positions_cost"],
+        row["realized_pnl"],
+        row["invested"],
+        row["total_equity"],
+        row["update_time"],
+    )

@@ -1,0 +1,82 @@
+"""What readers see: a position at market, a strategy's state, whether it is invested."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from services.portfolio.domain.book import RequestedMode, State
+from services.portfolio.domain.money import ZERO, rounded, value_of
+from services.portfolio.domain.order import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class PositionView:
+    """An open position at market. Quantities in shares, money in USD."""
+
+    position_id: UUID
+    strategy_name: str
+    symbol: str
+    mode: Mode
+    quantity: Decimal
+    cost: Decimal
+    market_price: Decimal
+    realized_pnl: Decimal
+    update_time: datetime
+
+    @property
+    def average_cost(self) -> Decimal:
+        """What a share cost on average."""
+        return rounded(self.cost / self.quantity)
+
+    @property
+    def market_value(self) -> Decimal:
+        """What the shares are worth at the market price."""
+        return value_of(self.quantity, self.market_price)
+
+    @property
+    def unrealized_pnl(self) -> Decimal:
+        """Market value less cost."""
+        return self.market_value - self.cost
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioView:
+    """A strategy's state in its mode in force, in USD."""
+
+    strategy_name: str
+    mode: Mode
+    requested_mode: RequestedMode
+    state: State
+    cash: Decimal
+    reserved_cash: Decimal
+    positions_value: Decimal
+    positions_cost: Decimal
+    realized_pnl: Decimal
+    invested: bool
+    total_equity: Decimal  # of all strategies
+    update_time: datetime
+
+    @property
+    def equity(self) -> Decimal:
+        """Cash and positions together."""
+        return self.cash + self.positions_value
+
+    @property
+    def unrealized_pnl(self) -> Decimal:
+        """Market value of the positions less their cost."""
+        return self.positions_value - self.positions_cost
+
+    @property
+    def weight(self) -> Decimal:
+        """The strategy's part of the equity of all; 0 when there is none."""
+        return rounded(self.equity / self.total_equity) if self.total_equity else ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class InvestedView:
+    """The symbols a strategy holds in its mode in force."""
+
+    strategy_name: str
+    mode: Mode
+    symbols: tuple[str, ...]
