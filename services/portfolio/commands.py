@@ -20,7 +20,7 @@ from services.portfolio.domain.book import (
     Strategy,
     new_book,
 )
-from services.portfolio.domain.ledger import Report, Ticket
+from services.portfolio.domain.ledger import Booking, Report, Ticket
 from services.portfolio.domain.money import ZERO, rounded, value_of
 from services.portfolio.domain.order import Mode, Order, Side
 from services.portfolio.domain.position import Position
@@ -302,12 +302,10 @@ def _place(
     booking = ledger.accept(batch.book((strategy.name, strategy.mode)), ticket, desk.now)
     execution = desk.broker.execution_on_accept(booking.order)
     if execution is not None:
-        # The order is stored for the first time as EXECUTED, so no change of status is recorded.
-        booking = replace(
-            ledger.book_fill(
-                booking.book, booking.order, execution, desk.new_id(), desk.now, desk.actor
-            ),
-            event=None,
+        filled = ledger.book_fill(
+            booking.book, booking.order, execution, desk.new_id(), desk.now, desk.actor
         )
+        # The order is stored for the first time as EXECUTED, so no change of status is recorded.
+        booking = Booking(filled.book, filled.order, filled.fill, filled.cash_entries)
     batch.record_booking(booking)
     return booking.order

@@ -44,6 +44,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND (404). REST only: no method has this path."""
     METHOD_NOT_ALLOWED: _ErrorReason.ValueType  # 24
     """UNIMPLEMENTED (405 over REST). The path exists, but not for this HTTP method; `allow` names those it has."""
+    ORIGIN_NOT_ALLOWED: _ErrorReason.ValueType  # 25
+    """PERMISSION_DENIED (403). REST only: a web page of this origin may not call."""
     STRATEGY_HALTED: _ErrorReason.ValueType  # 30
     """FAILED_PRECONDITION (400). The strategy is HALTED: it takes no new orders until it is resumed."""
     INSUFFICIENT_CASH: _ErrorReason.ValueType  # 31
@@ -107,6 +109,8 @@ UNKNOWN_PATH: ErrorReason.ValueType  # 23
 """NOT_FOUND (404). REST only: no method has this path."""
 METHOD_NOT_ALLOWED: ErrorReason.ValueType  # 24
 """UNIMPLEMENTED (405 over REST). The path exists, but not for this HTTP method; `allow` names those it has."""
+ORIGIN_NOT_ALLOWED: ErrorReason.ValueType  # 25
+"""PERMISSION_DENIED (403). REST only: a web page of this origin may not call."""
 STRATEGY_HALTED: ErrorReason.ValueType  # 30
 """FAILED_PRECONDITION (400). The strategy is HALTED: it takes no new orders until it is resumed."""
 INSUFFICIENT_CASH: ErrorReason.ValueType  # 31

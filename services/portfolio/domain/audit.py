@@ -103,6 +103,7 @@ class BookAudit:
         self._compare(f"{symbol} quantity", recorded.quantity, replayed.quantity)
         self._compare(f"{symbol} cost", recorded.cost, replayed.cost)
         self._compare(f"{symbol} realized_pnl", recorded.realized_pnl, replayed.realized_pnl)
+        self._compare(f"{symbol} last_price", recorded.last_price, replayed.last_price)
         self._compare(
             f"{symbol} reserved_quantity",
             recorded.reserved_quantity,

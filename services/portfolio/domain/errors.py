@@ -7,7 +7,7 @@ message says what, with which values, and what to do next. Nothing here knows of
 from collections.abc import Mapping
 from decimal import Decimal
 
-from services.portfolio.domain.money import plain, plain_quantity
+from services.portfolio.domain.money import LARGEST, plain, plain_quantity
 
 
 class LedgerError(Exception):
@@ -167,6 +167,20 @@ class IllegalFillError(ForbiddenError):
     """The reported fill does not fit the order."""
 
     reason = "ILLEGAL_FILL"
+
+
+class TooLargeError(ForbiddenError):
+    """An amount that the ledger cannot hold to the last decimal."""
+
+    reason = "ILLEGAL_FILL"
+
+    def __init__(self, amount: Decimal) -> None:
+        super().__init__(
+            f"This would make an amount of {plain(amount)}; the largest that the ledger holds is "
+            f"{plain(LARGEST)}. Trade less, or in parts.",
+            amount=plain(amount),
+            largest=plain(LARGEST),
+        )
 
 
 class ReservedError(ForbiddenError):

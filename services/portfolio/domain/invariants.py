@@ -21,33 +21,33 @@ def check_move(
     check_book(after)
     cash_before = before.cash if before else ZERO
     moved = sum((entry.amount for entry in entries), ZERO)
-    _require(after.cash - cash_before == moved, f"{after}: cash moved by other than {moved}")
+    _require(after.cash - cash_before == moved, "cash moved by other than its entries", after)
     # Cash and what the shares cost, less what was realised, changes only by what came from
     # outside: a trade turns one into the other and loses nothing.
     from_outside = sum((e.amount for e in entries if e.kind in ("DEPOSIT", "ADJUSTMENT")), ZERO)
     from_outside += adjustment.cost_delta if adjustment else ZERO
-    _require(
-        _capital(after) - (_capital(before) if before else ZERO) == from_outside,
-        f"{after}: capital changed by other than {from_outside}",
-    )
+    capital_before = _capital(before) if before else ZERO
+    _require(_capital(after) - capital_before == from_outside, "capital came from nowhere", after)
     _require(
         before is None or after.version > before.version or after == before,
-        f"{after}: changed without a new version",
+        "changed without a new version",
+        after,
     )
 
 
 def check_book(book: Book) -> None:
     """Checks one book by itself."""
-    _require(book.reserved_cash >= 0, f"{book}: negative reservation")
+    _require(book.reserved_cash >= 0, "negative reservation", book)
     if book.mode is Mode.PAPER:
-        _require(book.cash >= book.reserved_cash, f"{book}: cash does not cover what is reserved")
+        _require(book.cash >= book.reserved_cash, "cash does not cover what is reserved", book)
     for position in book.positions.values():
         _require(
             0 <= position.reserved_quantity <= position.quantity,
-            f"{position}: reserved shares that are not held",
+            "reserved shares that are not held",
+            position,
         )
-        _require(position.cost >= 0, f"{position}: negative cost")
-        _require(bool(position.quantity) or not position.cost, f"{position}: cost without shares")
+        _require(position.cost >= 0, "negative cost", position)
+        _require(bool(position.quantity) or not position.cost, "cost without shares", position)
 
 
 def _capital(book: Book) -> Decimal:
@@ -55,6 +55,6 @@ def _capital(book: Book) -> Decimal:
     return book.cash + sum((p.cost - p.realized_pnl for p in book.positions.values()), ZERO)
 
 
-def _require(holds: bool, what: str) -> None:
+def _require(holds: bool, breach: str, where: object) -> None:
     if not holds:
-        raise AssertionError(what)
+        raise AssertionError(f"{breach}: {where}")

@@ -18,12 +18,15 @@ from services.portfolio.domain.errors import (
     NothingToSellError,
     ReservedError,
     StrategyHaltedError,
+    TooLargeError,
 )
 from services.portfolio.domain.money import (
+    LARGEST,
     ZERO,
+    part_of,
+    per_share,
     plain,
     plain_quantity,
-    rounded,
     value_of,
     whole_shares,
 )
@@ -109,7 +112,9 @@ def accept(book: Book, ticket: Ticket, now: datetime) -> Booking:
     Raises:
         InsufficientCashError: The free cash does not pay for it.
         InsufficientSharesError: It sells more than is held and free.
+        TooLargeError: A figure is larger than the ledger can hold.
     """
+    _require_holdable(ticket.quantity)
     if ticket.side is Side.BUY:
         reserved_cash = value_of(ticket.quantity, ticket.price) + ticket.commission
         if reserved_cash > book.free_cash:
@@ -154,8 +159,9 @@ def book_fill(
     if this fill opens it.
 
     Raises:
-        IllegalFillError: It fills more than is open.
+        IllegalFillError: It fills more than is open, or is worth nothing.
         InsufficientCashError: A PAPER fill costs more cash than there is.
+        TooLargeError: A figure is larger than the ledger can hold.
     """
     if not ZERO < execution.quantity <= order.open_quantity:
         raise IllegalFillError(
@@ -164,11 +170,19 @@ def book_fill(
             open=plain_quantity(order.open_quantity),
             fill=plain_quantity(execution.quantity),
         )
+    if execution.value <= 0:
+        raise IllegalFillError(
+            f"A fill of {plain_quantity(execution.quantity)} {order.symbol} at "
+            f"{plain(order.price)} USD comes to less than 0.00000001 USD. Trade more.",
+            fill=plain_quantity(execution.quantity),
+            price=plain(order.price),
+        )
     completes = execution.quantity == order.open_quantity
     released = order.reserved_cash
     if not completes:
-        released = rounded(released * execution.quantity / order.open_quantity)
-    price = rounded(execution.value / execution.quantity)
+        released = part_of(released, execution.quantity, order.open_quantity)
+    price = per_share(execution.value, execution.quantity)
+    _require_holdable(price)
     held = book.positions.get(order.symbol) or empty_position(position_id, order.symbol, now)
     trade = (execution.quantity, execution.value, execution.commission, price, now)
     if order.side is Side.BUY:
@@ -179,9 +193,7 @@ def book_fill(
     reserved_cash = book.reserved_cash - released
     if book.mode is Mode.PAPER and cash < reserved_cash:
         action = f"This fill of {plain_quantity(execution.quantity)} {order.symbol}"
-        raise InsufficientCashError(
-            action, execution.value + execution.commission, book.cash - reserved_cash
-        )
+        raise InsufficientCashError(action, execution.commission - moved, book.cash - reserved_cash)
     after = _changed(book, now, cash=cash, reserved_cash=reserved_cash, position=position)
     filled = Order(
         order.order_id,
@@ -196,7 +208,7 @@ def book_fill(
         order.filled_value + execution.value,
         order.commission + execution.commission,
         order.reserved_cash - released,
-        order.reason,
+        "" if completes else order.reason,
         order.request_id,
         order.create_time,
         now,
@@ -243,7 +255,7 @@ def end(
         order,
         status=status,
         reserved_cash=order.reserved_cash - released,
-        reason=reason,
+        reason="" if status is Status.EXECUTED else reason,
         update_time=now,
     )
     return Booking(after, ended, event=_event(order, ended, after, actor))
@@ -264,7 +276,8 @@ def execution_from_report(order: Order, report: Report, execution_id: str) -> Ex
     """The fill that is missing between what is booked and what was reported; None when nothing is.
 
     Raises:
-        IllegalFillError: The report lies below what is booked, or above the order.
+        IllegalFillError: The report lies below what is booked or above the order, or its status
+            and its figures contradict each other.
     """
     reported = report.filled_quantity
     if reported is None:
@@ -272,6 +285,8 @@ def execution_from_report(order: Order, report: Report, execution_id: str) -> Ex
     quantity = reported - order.filled_quantity
     if report.average_fill_price is None:
         value = value_of(quantity, order.price)
+    elif not quantity and report.average_fill_price == order.average_fill_price:
+        value = ZERO  # the mean as it is shown, which is rounded
     else:
         value = value_of(reported, report.average_fill_price) - order.filled_value
     commission = ZERO if report.commission is None else report.commission - order.commission
@@ -284,6 +299,13 @@ def execution_from_report(order: Order, report: Report, execution_id: str) -> Ex
             "figures of all fills together.",
             quantity=plain_quantity(order.quantity),
             booked=plain_quantity(order.filled_quantity),
+            reported=plain_quantity(reported),
+        )
+    if reported == order.quantity and report.status is not Status.EXECUTED:
+        raise IllegalFillError(
+            f"All {plain_quantity(reported)} {order.symbol} of order {order.order_id} were filled, "
+            f"which makes it EXECUTED and not {report.status}. Report it as EXECUTED.",
+            quantity=plain_quantity(order.quantity),
             reported=plain_quantity(reported),
         )
     if not quantity:
@@ -367,7 +389,10 @@ def _changed(
 ) -> Book:
     """The book one version on, with what is given replaced."""
     positions = book.positions
+    if cash is not None:
+        _require_holdable(cash)
     if position is not None:
+        _require_holdable(position.quantity, position.cost, position.realized_pnl)
         positions = {**positions, position.symbol: position}
     return Book(
         book.strategy_name,
@@ -378,6 +403,13 @@ def _changed(
         positions,
         now,
     )
+
+
+def _require_holdable(*amounts: Decimal) -> None:
+    """Checks that the ledger can hold these amounts to the last decimal."""
+    largest = max(map(abs, amounts))
+    if largest > LARGEST:
+        raise TooLargeError(largest)
 
 
 def _event(before: Order, after: Order, book: Book, actor: str) -> OrderEvent | None:

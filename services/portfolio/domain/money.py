@@ -1,32 +1,45 @@
 """Exact arithmetic: every amount, price and quantity is a Decimal with at most 8 decimals.
 
-A product or a quotient is rounded once, half to even, to 8 decimals; sums are exact. The bounds of
-the contract (quantity and price up to 1e9, 15 significant digits) keep each product, rounded to 8
-decimals, within the 28 digits that Python's decimal arithmetic holds by default.
+A product or a quotient is rounded once, half to even, to 8 decimals; sums are exact. Python's own
+28 digits hold every amount up to LARGEST, and so every sum. They do not hold every product: two
+factors of 15 digits make 30, and a product cut to 28 and then to 8 decimals is rounded twice. So
+products and quotients are taken with as many digits as they can need.
 """
 
-from decimal import ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 ZERO = Decimal(0)
 STEP = Decimal("0.00000001")
 DECIMALS = 8
+LARGEST = Decimal("99999999999999999999.99999999")  # 28 digits, as the database has them
+EXACT = Context(prec=100, rounding=ROUND_HALF_EVEN)  # three factors of 28 digits, and more
 
 
 def rounded(amount: Decimal) -> Decimal:
     """The amount with 8 decimals, half to even."""
-    return amount.quantize(STEP, ROUND_HALF_EVEN)
+    return amount.quantize(STEP, context=EXACT)
 
 
 def value_of(quantity: Decimal, price: Decimal) -> Decimal:
     """What `quantity` shares are worth at `price` USD a share, in USD."""
-    return rounded(quantity * price)
+    return rounded(EXACT.multiply(quantity, price))
+
+
+def per_share(value: Decimal, quantity: Decimal) -> Decimal:
+    """What one of `quantity` shares comes to when all of them come to `value` USD."""
+    return rounded(EXACT.divide(value, quantity))
+
+
+def part_of(amount: Decimal, part: Decimal, whole: Decimal) -> Decimal:
+    """The part of `amount` that belongs to `part` of `whole` shares."""
+    return rounded(EXACT.divide(EXACT.multiply(amount, part), whole))
 
 
 def whole_shares(cash: Decimal, cost_per_share: Decimal) -> Decimal:
     """How many whole shares `cash` USD pays for at `cost_per_share` USD each; never below 0."""
     if cash <= 0:
         return ZERO
-    return (cash / cost_per_share).to_integral_value(ROUND_FLOOR)
+    return EXACT.divide_int(cash, cost_per_share)
 
 
 def plain(amount: Decimal) -> str:

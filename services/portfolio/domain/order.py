@@ -6,7 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from services.portfolio.domain.money import ZERO, rounded
+from services.portfolio.domain.money import ZERO, per_share
 
 
 class Mode(StrEnum):
@@ -77,7 +77,7 @@ class Order:
         """Mean price of the fills, weighted by quantity; 0 before the first."""
         if not self.filled_quantity:
             return ZERO
-        return rounded(self.filled_value / self.filled_quantity)
+        return per_share(self.filled_value, self.filled_quantity)
 
     @property
     def is_open(self) -> bool:

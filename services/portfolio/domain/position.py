@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from services.portfolio.domain.money import ZERO, rounded
+from services.portfolio.domain.money import ZERO, part_of, per_share
 from services.portfolio.domain.order import Mode
 
 
@@ -34,7 +34,7 @@ class Position:
     @property
     def average_cost(self) -> Decimal:
         """What a share cost on average; 0 when none is held."""
-        return rounded(self.cost / self.quantity) if self.quantity else ZERO
+        return per_share(self.cost, self.quantity) if self.quantity else ZERO
 
     def bought(
         self, quantity: Decimal, value: Decimal, commission: Decimal, price: Decimal, now: datetime
@@ -56,7 +56,7 @@ class Position:
     ) -> "Position":
         """The position after `quantity` reserved shares were sold for `value`."""
         left = self.quantity - quantity
-        cost_of_sold = rounded(self.cost * quantity / self.quantity) if left else self.cost
+        cost_of_sold = part_of(self.cost, quantity, self.quantity) if left else self.cost
         return Position(
             self.position_id,
             self.symbol,

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import grpc
-from efficientfrontier.v1.error_reason_pb2 import ErrorReason
 from google.rpc import error_details_pb2, status_pb2
 
+from efficientfrontier.v1.error_reason_pb2 import ErrorReason
 from services.portfolio.domain.errors import (
     ConflictError,
     ForbiddenError,

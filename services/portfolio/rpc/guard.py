@@ -5,7 +5,7 @@ bytes that are no message (bad UTF-8 in a path, say) are then a clean INVALID_AR
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import grpc
@@ -13,7 +13,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 from grpc import aio
 from prometheus_client import Counter, Histogram
-from protovalidate import Validator
+from protovalidate import Validator, Violation
 
 from services.portfolio.rpc.context import Context
 from services.portfolio.rpc.errors import CallError, InvalidFieldError, RequestError, call_error
@@ -25,35 +25,29 @@ SECONDS = Histogram(
     ["method"],
     buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30),
 )
-GUARDED = "/efficientfrontier."
+LONGEST_SHOWN = 80  # characters of a wrong value that an error repeats
 READS = ("Get", "List", "Watch", "Audit", "ReportPrices")  # logged at DEBUG: they come every tick
 
 log = structlog.get_logger()
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
-class Guard(aio.ServerInterceptor):
-    """Wraps each method of our services once, and uses the wrapped one from then on."""
+class Guard:
+    """Stands between a server and the servicers that are added to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: aio.Server) -> None:
+        self._server = server
         self._validator = Validator()
-        self._wrapped: dict[str, MaybeHandler] = {}
 
-    async def intercept_service(  # noqa: D102 - as in ServerInterceptor
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[MaybeHandler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> MaybeHandler:
-        method = handler_call_details.method
-        if not method.startswith(GUARDED):  # health and reflection
-            return await continuation(handler_call_details)
-        if method not in self._wrapped:
-            handler = await continuation(handler_call_details)
-            if handler is None:  # no such method; not kept, or callers could fill the memory
-                return None
-            self._wrapped[method] = self._wrap(handler, method.rpartition("/")[2])
-        return self._wrapped[method]
+    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
+        """Generated code adds a service twice; the registered form below is the one that counts."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Adds a service with each of its methods guarded."""
+        guarded = {name: self._wrap(handler, name) for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, guarded),)
+        )
 
     def _wrap(self, handler: Handler, method: str) -> Handler:
         if handler.response_streaming:
@@ -123,7 +117,7 @@ class Guard(aio.ServerInterceptor):
                 raise RequestError from None
             violations = validate(request)
             if violations:
-                raise InvalidFieldError(*(described(v.proto) for v in violations))
+                raise InvalidFieldError(*map(described, violations))
             return request
 
         return parse
@@ -151,12 +145,31 @@ def request_id(context: Context) -> str:
     return ""
 
 
-def described(violation: Any) -> tuple[str, str]:
-    """A broken rule as the field's path and what is wrong with it."""
+NAME = "1 to 64 of A-Z a-z 0-9 _ . - beginning with a letter"
+SYMBOL = "1 to 16 of A-Z 0-9 . - beginning with a letter or digit, such as SPXL"
+# The patterns of the contract, for people.
+PATTERNS = {
+    "^[A-Za-z][A-Za-z0-9_.-]{0,63}$": NAME,
+    "^([A-Za-z][A-Za-z0-9_.-]{0,63})?$": f"empty, or {NAME}",
+    "^[A-Z0-9][A-Z0-9.-]{0,15}$": SYMBOL,
+    "^([A-Z0-9][A-Z0-9.-]{0,15})?$": f"empty, or {SYMBOL}",
+    "^[A-Za-z0-9_.:-]{0,64}$": "at most 64 of A-Z a-z 0-9 _ . : -",
+}
+
+
+def described(violation: Violation) -> tuple[str, str]:
+    """A broken rule as the field's path and what is wrong with it, for a person."""
     path = ""
-    for element in violation.field.elements:
+    assert violation.proto.field is not None  # noqa: S101 - every rule of the contract is a field's
+    for element in violation.proto.field.elements:
         path += f".{element.field_name}" if path else element.field_name
         index = element.subscript
         if index is not None and getattr(index, "field", None) == "index":
             path += f"[{index.value}]"
-    return path, str(violation.message)
+    what = str(violation.proto.message)
+    if violation.proto.rule_id == "string.pattern":
+        what = f"must be {PATTERNS[violation.rule_value]}"
+    value = violation.field_value
+    if isinstance(value, str | float | int) and len(str(value)) <= LONGEST_SHOWN:
+        what += f"; it is {value!r}" if value != "" else "; it is empty"
+    return path, what

@@ -5,7 +5,6 @@ from typing import cast
 
 from efficientfrontier.v1 import order_service_pb2 as pb
 from efficientfrontier.v1.order_service_pb2_grpc import OrderServiceServicer
-
 from services.portfolio import commands
 from services.portfolio.commands import Command
 from services.portfolio.domain.errors import OrderNotFoundError

@@ -4,7 +4,6 @@ from typing import cast
 
 from efficientfrontier.v1 import position_service_pb2 as pb
 from efficientfrontier.v1.position_service_pb2_grpc import PositionServiceServicer
-
 from services.portfolio.commands import DeletePosition, SetPosition
 from services.portfolio.domain.order import Mode
 from services.portfolio.ports import PositionFilter, PositionKey

@@ -3,15 +3,15 @@
 import asyncio
 from typing import Any
 
-from efficientfrontier.v1 import order_service_pb2, portfolio_service_pb2, position_service_pb2
-from efficientfrontier.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
-from efficientfrontier.v1.portfolio_service_pb2_grpc import add_PortfolioServiceServicer_to_server
-from efficientfrontier.v1.position_service_pb2_grpc import add_PositionServiceServicer_to_server
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from efficientfrontier.v1 import order_service_pb2, portfolio_service_pb2, position_service_pb2
+from efficientfrontier.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
+from efficientfrontier.v1.portfolio_service_pb2_grpc import add_PortfolioServiceServicer_to_server
+from efficientfrontier.v1.position_service_pb2_grpc import add_PositionServiceServicer_to_server
 from services.portfolio.ports import UnavailableError
 from services.portfolio.router import Router
 from services.portfolio.rpc.guard import Guard
@@ -48,12 +48,13 @@ class Server:
 
     def __init__(self, router: Router, address: str) -> None:
         self._router = router
-        self._server = aio.server(interceptors=[Guard()], options=OPTIONS)
+        self._server = aio.server(options=OPTIONS)
+        guard: Any = Guard(self._server)
         self._health = health.HealthServicer()
         self._draining = False
-        add_OrderServiceServicer_to_server(OrderServicer(router), self._server)
-        add_PositionServiceServicer_to_server(PositionServicer(router), self._server)
-        add_PortfolioServiceServicer_to_server(PortfolioServicer(router), self._server)
+        add_OrderServiceServicer_to_server(OrderServicer(router), guard)
+        add_PositionServiceServicer_to_server(PositionServicer(router), guard)
+        add_PortfolioServiceServicer_to_server(PortfolioServicer(router), guard)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (
             *SERVICES,

@@ -8,14 +8,14 @@ from decimal import Decimal
 from uuid import UUID
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from efficientfrontier.v1.book_pb2 import Book as BookMessage
 from efficientfrontier.v1.order_service_pb2 import Order as OrderMessage
 from efficientfrontier.v1.portfolio_service_pb2 import Invested
 from efficientfrontier.v1.portfolio_service_pb2 import Portfolio as PortfolioMessage
 from efficientfrontier.v1.position_service_pb2 import Position as PositionMessage
 from efficientfrontier.v1.stream_pb2 import StreamEnd
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from services.portfolio.domain.money import DECIMALS
 from services.portfolio.domain.order import Mode, Order, Side, Status
 from services.portfolio.ports import UnavailableError

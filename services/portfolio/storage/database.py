@@ -127,6 +127,7 @@ class Database:
                 max_size=POOL_SIZE,
                 timeout=CONNECT_TIMEOUT_S,
                 server_settings=SERVER_SETTINGS,
+                reset=_leave_as_it_is,
             )
         except (*AWAY, ValueError) as error:
             raise BadDatabaseUrlError(
@@ -166,6 +167,10 @@ class Database:
         except TimeoutError:
             self.pool.terminate()
         await self.engine.dispose()
+
+
+async def _leave_as_it_is(_connection: object) -> None:
+    """No statement here leaves anything in its session, so a round trip to reset it is saved."""
 
 
 def dsn(url: URL) -> str:

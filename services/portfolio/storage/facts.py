@@ -1,5 +1,7 @@
 """Reads the facts of every book for the audit: streamed, so that a long history needs no memory."""
 
+from datetime import datetime
+from decimal import Decimal
 from typing import TypeAlias
 
 import asyncpg
@@ -23,31 +25,30 @@ FROM positions
 """
 
 CASH = """
-SELECT book_version, kind, amount, actor, reason, time
-FROM cash_entries WHERE strategy_name = $1 AND mode = $2 ORDER BY book_version
+SELECT strategy_name, mode, book_version, kind, amount, actor, reason, time FROM cash_entries
 """
 
-# Fills and adjustments in the order in which they were booked; adjustments have no side.
+# Fills and adjustments in the order in which each book booked them; adjustments have no side.
 SHARES = """
-SELECT o.symbol, o.side, f.order_id, f.execution_id, f.book_version, f.quantity, f.price, f.value,
-       f.commission, f.time
+SELECT o.strategy_name, o.mode, o.symbol, o.side, f.order_id, f.execution_id, f.book_version,
+       f.quantity, f.price, f.value, f.commission, f.time
 FROM fills f JOIN orders o USING (order_id)
-WHERE o.strategy_name = $1 AND o.mode = $2
 UNION ALL
-SELECT symbol, NULL, NULL, reason, book_version, quantity_delta, price, cost_delta, 0, time
-FROM position_adjustments WHERE strategy_name = $1 AND mode = $2
+SELECT strategy_name, mode, symbol, NULL, NULL, reason, book_version,
+       quantity_delta, price, cost_delta, 0, time
+FROM position_adjustments
 ORDER BY book_version
 """
 
 ORDERS = f"""
-SELECT {ORDER_COLUMNS}, f.sum_quantity, f.sum_value, f.sum_commission
+SELECT {ORDER_COLUMNS}, coalesce(f.sum_quantity, 0) AS sum_quantity,
+       coalesce(f.sum_value, 0) AS sum_value, coalesce(f.sum_commission, 0) AS sum_commission
 FROM orders
-LEFT JOIN LATERAL (
-    SELECT coalesce(sum(quantity), 0) AS sum_quantity, coalesce(sum(value), 0) AS sum_value,
-           coalesce(sum(commission), 0) AS sum_commission
-    FROM fills WHERE fills.order_id = orders.order_id
-) f ON true
-WHERE strategy_name = $1 AND mode = $2
+LEFT JOIN (
+    SELECT order_id, sum(quantity) AS sum_quantity, sum(value) AS sum_value,
+           sum(commission) AS sum_commission
+    FROM fills GROUP BY order_id
+) f USING (order_id)
 """  # noqa: S608 - column names of a dataclass; ambiguous names are not among them
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -58,14 +59,24 @@ async def audit_books(connection: Connection) -> tuple[int, list[Difference]]:
 
     Runs inside the caller's transaction, which must see one moment (REPEATABLE READ).
     """
-    books = await _recorded_books(connection)
-    differences = []
-    for book in books:
-        differences += await _audit_book(connection, book)
-    return len(books), differences
+    audits = {(book.strategy_name, book.mode): BookAudit(book) for book in await _books(connection)}
+    async for name, mode, version, kind, *rest in connection.cursor(CASH, prefetch=PREFETCH):
+        key = (name, Mode(mode))
+        audits[key].take_cash(CashEntry(*key, version, CashKind(kind), *rest))
+    async for name, mode, symbol, side, *rest in connection.cursor(SHARES, prefetch=PREFETCH):
+        key = (name, Mode(mode))
+        if side is None:
+            audits[key].take_adjustment(_adjustment(key, symbol, *rest))
+        else:
+            audits[key].take_fill(symbol, Side(side), Fill(*rest))
+    async for row in connection.cursor(ORDERS, prefetch=PREFETCH):
+        audits[row["strategy_name"], Mode(row["mode"])].take_order(
+            order_of(row), row["sum_quantity"], row["sum_value"], row["sum_commission"]
+        )
+    return len(audits), [found for audit in audits.values() for found in audit.differences()]
 
 
-async def _recorded_books(connection: Connection) -> list[Book]:
+async def _books(connection: Connection) -> list[Book]:
     """Every book as the router shows it."""
     books: list[Book] = []
     positions: dict[BookKey, dict[str, Position]] = {}
@@ -79,21 +90,17 @@ async def _recorded_books(connection: Connection) -> list[Book]:
     return books
 
 
-async def _audit_book(connection: Connection, book: Book) -> list[Difference]:
-    key = (book.strategy_name, book.mode)
-    audit = BookAudit(book)
-    async for version, kind, *rest in connection.cursor(CASH, *key, prefetch=PREFETCH):
-        audit.take_cash(CashEntry(*key, version, CashKind(kind), *rest))
-    async for symbol, side, *rest in connection.cursor(SHARES, *key, prefetch=PREFETCH):
-        if side is not None:
-            audit.take_fill(symbol, Side(side), Fill(*rest))
-            continue
-        _, reason, version, quantity, price, cost, _, time = rest
-        audit.take_adjustment(
-            PositionAdjustment(*key, version, symbol, quantity, cost, price, "", reason, time)
-        )
-    async for row in connection.cursor(ORDERS, *key, prefetch=PREFETCH):
-        audit.take_order(
-            order_of(row), row["sum_quantity"], row["sum_value"], row["sum_commission"]
-        )
-    return audit.differences()
+def _adjustment(
+    key: BookKey,
+    symbol: str,
+    _order_id: None,
+    reason: str,
+    version: int,
+    quantity: Decimal,
+    price: Decimal,
+    cost: Decimal,
+    _commission: Decimal,
+    time: datetime,
+) -> PositionAdjustment:
+    """An adjustment from a row of SHARES."""
+    return PositionAdjustment(*key, version, symbol, quantity, cost, price, "", reason, time)

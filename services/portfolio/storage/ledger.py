@@ -1,9 +1,8 @@
 """The ledger on PostgreSQL: one transaction reads and locks, decides, writes, and tells of it."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from operator import attrgetter
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -23,7 +22,7 @@ from services.portfolio.ports import (
 from services.portfolio.storage import statements as sql
 from services.portfolio.storage.database import Database
 from services.portfolio.storage.notices import notices
-from services.portfolio.storage.rows import order_of, portfolio_view_of, position_view_of
+from services.portfolio.storage.rows import json_rows, order_of, portfolio_view_of, position_view_of
 from services.portfolio.views import PortfolioView, PositionView
 
 Row = asyncpg.Record
@@ -78,19 +77,53 @@ class PostgresTransaction:
 
     async def save(self, changes: Changes) -> None:
         """Writes all changes in one statement."""
-        position_rows = [
-            (*key, *_POSITION(position)) for (key, _), position in changes.positions.items()
+        strategies = [
+            {
+                "strategy_name": strategy.name,
+                "requested_mode": strategy.requested_mode,
+                "mode": strategy.mode,
+                "state": strategy.state,
+                "halt_reason": strategy.halt_reason,
+                "update_time": strategy.update_time,
+            }
+            for strategy in changes.strategies.values()
+        ]
+        books = [
+            {
+                "strategy_name": book.strategy_name,
+                "mode": book.mode,
+                "version": book.version,
+                "cash": book.cash,
+                "reserved_cash": book.reserved_cash,
+                "update_time": book.update_time,
+            }
+            for book in changes.books.values()
+        ]
+        positions = [
+            {
+                "strategy_name": strategy_name,
+                "mode": mode,
+                "position_id": position.position_id,
+                "symbol": position.symbol,
+                "quantity": position.quantity,
+                "reserved_quantity": position.reserved_quantity,
+                "cost": position.cost,
+                "realized_pnl": position.realized_pnl,
+                "last_price": position.last_price,
+                "update_time": position.update_time,
+            }
+            for ((strategy_name, mode), _), position in changes.positions.items()
         ]
         await self._connection.fetch(
             sql.WRITE,
-            *_columns(map(_STRATEGY, changes.strategies.values()), len(sql.STRATEGY_FIELDS)),
-            *_columns(map(_BOOK, changes.books.values()), len(sql.BOOK_FIELDS)),
-            *_columns(position_rows, len(sql.POSITION_FIELDS) + 2),
-            *_columns(map(_ORDER, changes.orders.values()), len(sql.ORDER_FIELDS)),
-            *_columns(map(_FILL, changes.fills), len(sql.FILL_FIELDS)),
-            *_columns(map(_CASH, changes.cash_entries), len(sql.CASH_FIELDS)),
-            *_columns(map(_ADJUSTMENT, changes.adjustments), len(sql.ADJUSTMENT_FIELDS)),
-            *_columns(map(_EVENT, changes.order_events), len(sql.EVENT_FIELDS)),
+            json_rows(strategies),
+            json_rows(books),
+            json_rows(positions),
+            json_rows(list(changes.orders.values())),
+            json_rows(changes.fills),
+            json_rows(changes.cash_entries),
+            json_rows(changes.adjustments),
+            json_rows(changes.order_events),
             notices({*changes.strategies, *(name for name, _ in changes.books)}, changes.orders),
         )
 
@@ -113,22 +146,6 @@ class PostgresTransaction:
             [request.fingerprint for request in requests],
             [ANSWER.dump_json(request.answer).decode() for request in requests],
         )
-
-
-_STRATEGY = attrgetter(*sql.STRATEGY_FIELDS)
-_BOOK = attrgetter(*sql.BOOK_FIELDS)
-_POSITION = attrgetter(*sql.POSITION_FIELDS)
-_ORDER = attrgetter(*sql.ORDER_FIELDS)
-_FILL = attrgetter(*sql.FILL_FIELDS)
-_CASH = attrgetter(*sql.CASH_FIELDS)
-_ADJUSTMENT = attrgetter(*sql.ADJUSTMENT_FIELDS)
-_EVENT = attrgetter(*sql.EVENT_FIELDS)
-
-
-def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> Iterator[Sequence[Any]]:
-    """Rows turned into `width` columns; empty ones when there are no rows."""
-    columns = tuple(zip(*rows, strict=True))
-    return iter(columns or ((),) * width)
 
 
 def _strategy(row: Row) -> Strategy:

@@ -20,7 +20,13 @@ from services.portfolio.storage import statements as sql
 from services.portfolio.storage.database import Database, translated
 from services.portfolio.storage.facts import audit_books
 from services.portfolio.storage.notices import notices
-from services.portfolio.storage.rows import Row, order_of, portfolio_view_of, position_view_of
+from services.portfolio.storage.rows import (
+    Row,
+    json_rows,
+    order_of,
+    portfolio_view_of,
+    position_view_of,
+)
 from services.portfolio.storage.tables import marks, orders, positions
 from services.portfolio.views import InvestedView, PortfolioView, PositionView
 
@@ -107,10 +113,7 @@ class PostgresReads:
         async with self._database.hot() as connection:
             rows = await connection.fetch(
                 sql.MARK,
-                [mark.strategy_name for mark in kept],
-                [mark.symbol for mark in kept],
-                [mark.price for mark in kept],
-                [mark.time for mark in kept],
+                json_rows(kept),
                 notices({mark.strategy_name for mark in kept}, ()),
             )
         return {row[0] for row in rows}

@@ -1,6 +1,9 @@
-"""From rows to the domain's values and the readers' views."""
+"""Between rows and the domain's values, and from rows to the readers' views."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
+
+import orjson
 
 from services.portfolio.domain.book import RequestedMode, State
 from services.portfolio.domain.order import Mode, Order, Side, Status
@@ -12,6 +15,11 @@ class Row(Protocol):
 
     def __getitem__(self, column: str, /) -> Any:
         """The value of a column."""
+
+
+def json_rows(rows: Sequence[object]) -> str:
+    """Values or dicts as a JSON array of rows, every Decimal exact."""
+    return orjson.dumps(rows, default=str).decode()
 
 
 def order_of(row: Row) -> Order:

@@ -1,0 +1,366 @@
+"""The ledger in memory: the ports without a database, for tests of what stands on them.
+
+It keeps the promises of the ports, as the contract suites check, in the plainest way: one lock
+for all transactions, and lists that are searched from end to end. Nothing outlives the process.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Hashable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import TypeVar
+from uuid import UUID
+
+from services.portfolio.domain.audit import BookAudit, Difference
+from services.portfolio.domain.book import Book, CashEntry, CashKind, Strategy
+from services.portfolio.domain.money import ZERO, per_share
+from services.portfolio.domain.order import Fill, Order, OrderEvent
+from services.portfolio.domain.position import Position, PositionAdjustment
+from services.portfolio.ports import (
+    BookKey,
+    Changes,
+    LedgerEvent,
+    Needs,
+    OrderFilter,
+    PositionFilter,
+    PositionKey,
+    PriceMark,
+    Snapshot,
+    StorageConflictError,
+    StoredRequest,
+    UnavailableError,
+)
+from services.portfolio.views import InvestedView, PortfolioView, PositionView
+
+MOST_BEHIND = 1000  # events a slow watcher may lag before it is sent away
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+@dataclass(slots=True)
+class Tables:
+    """What is committed, by the keys that the database has."""
+
+    strategies: dict[str, Strategy] = field(default_factory=dict)
+    books: dict[BookKey, Book] = field(default_factory=dict)  # without their positions
+    positions: dict[tuple[BookKey, str], Position] = field(default_factory=dict)
+    orders: dict[UUID, Order] = field(default_factory=dict)
+    fills: dict[tuple[UUID, str], Fill] = field(default_factory=dict)
+    cash_entries: dict[tuple[BookKey, int, CashKind], CashEntry] = field(default_factory=dict)
+    adjustments: dict[tuple[BookKey, int], PositionAdjustment] = field(default_factory=dict)
+    order_events: dict[tuple[UUID, int], OrderEvent] = field(default_factory=dict)
+    requests: dict[str, StoredRequest] = field(default_factory=dict)
+    marks: dict[tuple[str, str], PriceMark] = field(default_factory=dict)
+
+    def copy(self) -> "Tables":
+        """The same rows in tables of their own; marks, which no transaction writes, are shared."""
+        copy = Tables(*(dict(getattr(self, name)) for name in self.__slots__))
+        copy.marks = self.marks
+        return copy
+
+    def book(self, key: BookKey) -> Book:
+        """A book with its positions."""
+        held = {symbol: p for (owner, symbol), p in self.positions.items() if owner == key}
+        return replace(self.books[key], positions=held)
+
+    def position_view(self, owner: tuple[BookKey, str]) -> PositionView:
+        """A position at market: at what the strategy saw last, or traded at since."""
+        (name, mode), symbol = owner
+        position = self.positions[owner]
+        mark = self.marks.get((name, symbol))
+        price = position.last_price or per_share(position.cost, position.quantity)
+        if mark and mark.time > position.update_time:
+            price = mark.price
+        return PositionView(
+            position.position_id,
+            name,
+            symbol,
+            mode,
+            position.quantity,
+            position.cost,
+            price,
+            position.realized_pnl,
+            max(position.update_time, mark.time) if mark else position.update_time,
+        )
+
+    def held(self, key: BookKey) -> list[PositionView]:
+        """The open positions of a book, by symbol."""
+        owners = sorted(o for o, p in self.positions.items() if o[0] == key and p.quantity)
+        return [self.position_view(owner) for owner in owners]
+
+    def portfolio_view(self, name: str) -> PortfolioView:
+        """A strategy's state."""
+        strategy = self.strategies[name]
+        key = (name, strategy.mode)
+        book = self.book(key)
+        held = self.held(key)
+        times = [strategy.update_time, book.update_time]
+        times += [self.marks[name, p.symbol].time for p in held if (name, p.symbol) in self.marks]
+        return PortfolioView(
+            name,
+            strategy.mode,
+            strategy.requested_mode,
+            strategy.state,
+            book.cash,
+            book.reserved_cash,
+            sum((p.market_value for p in held), ZERO),
+            sum((p.cost for p in held), ZERO),
+            sum((p.realized_pnl for p in book.positions.values()), ZERO),
+            bool(held),
+            sum((self._equity(each) for each in self.strategies.values()), ZERO),
+            max(times),
+        )
+
+    def _equity(self, strategy: Strategy) -> Decimal:
+        key = (strategy.name, strategy.mode)
+        return self.books[key].cash + sum((p.market_value for p in self.held(key)), ZERO)
+
+
+class MemoryFeed:
+    """Tells watchers in this process of every commit."""
+
+    def __init__(self) -> None:
+        self._watchers: set[asyncio.Queue[LedgerEvent | None]] = set()
+
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncIterator[AsyncIterator[LedgerEvent]]:
+        """Commits from the moment the block is entered.
+
+        Raises, from the iterator:
+            UnavailableError: The feed was cut or the watcher was too slow: some may be missed.
+        """
+        events: asyncio.Queue[LedgerEvent | None] = asyncio.Queue()
+        self._watchers.add(events)
+        try:
+            yield _events(events)
+        finally:
+            self._watchers.discard(events)
+
+    def tell(self, event: LedgerEvent) -> None:
+        """Tells everyone; whoever lags too far behind is sent away."""
+        for events in list(self._watchers):
+            events.put_nowait(event)
+            if events.qsize() > MOST_BEHIND:
+                self._send_away(events)
+
+    def cut(self) -> None:
+        """Ends every watch, as a lost connection does."""
+        for events in list(self._watchers):
+            self._send_away(events)
+
+    def _send_away(self, events: asyncio.Queue[LedgerEvent | None]) -> None:
+        self._watchers.discard(events)
+        events.put_nowait(None)
+
+
+class MemoryLedger:
+    """Keeps the truth in memory."""
+
+    def __init__(self) -> None:
+        self.feed = MemoryFeed()
+        self.tables = Tables()
+        self._one_at_a_time = asyncio.Lock()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["MemoryTransaction"]:
+        """A transaction that commits when its block ends well."""
+        async with self._one_at_a_time:
+            transaction = MemoryTransaction(self.tables.copy())
+            yield transaction
+            self.tables = transaction.tables
+        for event in transaction.events:
+            self.feed.tell(event)
+
+
+class MemoryTransaction:
+    """One transaction: works on a copy that takes the tables' place in the end."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.events: list[LedgerEvent] = []
+
+    async def load(self, needs: Needs) -> Snapshot:
+        """Reads what a batch needs; the transaction itself is the lock."""
+        tables = self.tables
+        orders = {i: tables.orders[i] for i in needs.orders if i in tables.orders}
+        owners = {
+            p.position_id: owner
+            for owner, p in tables.positions.items()
+            if p.position_id in needs.positions
+        }
+        names = {
+            *needs.strategies,
+            *(order.strategy_name for order in orders.values()),
+            *(name for (name, _), _ in owners.values()),
+        }
+        return Snapshot(
+            {name: tables.strategies[name] for name in names if name in tables.strategies},
+            {key: tables.book(key) for key in tables.books if key[0] in names},
+            orders,
+            owners,
+            {i: tables.requests[i] for i in needs.requests if i in tables.requests},
+        )
+
+    async def save(self, changes: Changes) -> None:
+        """Writes all changes; watchers are told when the block ends."""
+        tables = self.tables
+        tables.strategies.update(changes.strategies)
+        for key, book in changes.books.items():
+            tables.books[key] = replace(book, positions={})
+        tables.positions.update(changes.positions)
+        tables.orders.update(changes.orders)
+        for fill in changes.fills:
+            _insert(tables.fills, (fill.order_id, fill.execution_id), fill)
+        for entry in changes.cash_entries:
+            owner = (entry.strategy_name, entry.mode)
+            _insert(tables.cash_entries, (owner, entry.book_version, entry.kind), entry)
+        for adjustment in changes.adjustments:
+            owner = (adjustment.strategy_name, adjustment.mode)
+            _insert(tables.adjustments, (owner, adjustment.book_version), adjustment)
+        for event in changes.order_events:
+            _insert(tables.order_events, (event.order_id, event.book_version), event)
+        names = {*changes.strategies, *(name for name, _ in changes.books)}
+        self.events.append(LedgerEvent(tuple(sorted(names)), tuple(changes.orders)))
+
+    async def portfolio(self, strategy_name: str) -> PortfolioView:
+        """A strategy's state, with what this transaction has written."""
+        return self.tables.portfolio_view(strategy_name)
+
+    async def position(self, position_id: UUID) -> PositionView:
+        """A position at market, with what this transaction has written."""
+        for owner, position in self.tables.positions.items():
+            if position.position_id == position_id and position.quantity:
+                return self.tables.position_view(owner)
+        raise StorageConflictError(f"position {position_id} was closed in the same transaction")
+
+    async def remember(self, requests: Sequence[StoredRequest]) -> None:
+        """Keeps the answers under their request_ids."""
+        for request in requests:
+            _insert(self.tables.requests, request.request_id, request)
+
+
+class MemoryReads:
+    """Reads what a ledger in memory has committed."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        self._ledger = ledger
+
+    async def order(self, order_id: UUID) -> Order | None:
+        """One order."""
+        return self._ledger.tables.orders.get(order_id)
+
+    async def orders(self, which: OrderFilter, before: UUID | None, limit: int) -> list[Order]:
+        """The newest orders older than `before`, newest first."""
+        found = [
+            order
+            for order_id, order in sorted(self._ledger.tables.orders.items(), reverse=True)
+            if (before is None or order_id < before)
+            and which.strategy_name in (None, order.strategy_name)
+            and which.symbol in (None, order.symbol)
+            and which.status in (None, order.status)
+        ]
+        return found[:limit]
+
+    async def orders_by_id(self, order_ids: Collection[UUID]) -> list[Order]:
+        """The named orders, oldest first."""
+        orders = self._ledger.tables.orders
+        return [orders[order_id] for order_id in sorted(set(order_ids)) if order_id in orders]
+
+    async def positions(
+        self, which: PositionFilter, after: PositionKey | None, limit: int
+    ) -> list[PositionView]:
+        """Open positions after a key, by strategy, symbol and mode."""
+        tables = self._ledger.tables
+        held = [view for key in tables.books for view in tables.held(key)]
+        found = [
+            (place, view)
+            for view in held
+            if (place := (view.strategy_name, view.symbol, view.mode)) > (after or ("",))
+            and which.strategy_name in (None, view.strategy_name)
+            and which.symbol in (None, view.symbol)
+        ]
+        return [view for _, view in sorted(found, key=lambda pair: pair[0])][:limit]
+
+    async def portfolios(self, names: Collection[str] | None = None) -> list[PortfolioView]:
+        """Strategies by name; all of them unless named."""
+        tables = self._ledger.tables
+        wanted = sorted(tables.strategies if names is None else set(names))
+        return [tables.portfolio_view(name) for name in wanted if name in tables.strategies]
+
+    async def invested(self, names: Collection[str]) -> dict[str, InvestedView]:
+        """What each named strategy holds; unknown names are left out."""
+        tables = self._ledger.tables
+        found = [tables.strategies[name] for name in names if name in tables.strategies]
+        return {
+            each.name: InvestedView(
+                each.name, each.mode, tuple(p.symbol for p in tables.held((each.name, each.mode)))
+            )
+            for each in found
+        }
+
+    async def mark(self, marks: Sequence[PriceMark]) -> set[str]:
+        """Keeps prices that strategies saw; returns the names of those that exist."""
+        tables = self._ledger.tables
+        latest = {(mark.strategy_name, mark.symbol): mark for mark in marks}
+        for key, mark in latest.items():
+            kept = tables.marks.get(key)
+            if key[0] in tables.strategies and (kept is None or kept.time <= mark.time):
+                tables.marks[key] = mark
+        names = {name for name, _ in latest}
+        self._ledger.feed.tell(LedgerEvent(tuple(sorted(names)), ()))
+        return names & tables.strategies.keys()
+
+    async def audit(self) -> tuple[int, list[Difference]]:
+        """How many books there are, and every figure that the facts do not support."""
+        tables = self._ledger.tables
+        differences = [found for key in tables.books for found in _audit(tables, key)]
+        return len(tables.books), differences
+
+    async def ping(self) -> None:
+        """Returns at once."""
+
+
+async def _events(events: asyncio.Queue[LedgerEvent | None]) -> AsyncIterator[LedgerEvent]:
+    while (event := await events.get()) is not None:
+        yield event
+    raise UnavailableError(
+        "DATABASE_UNAVAILABLE", "Events may have been missed. Call again to go on watching."
+    )
+
+
+def _insert(table: dict[Key, Value], key: Key, value: Value) -> None:
+    """Adds a row that must be new."""
+    if key in table:
+        raise StorageConflictError(f"{key} is there already")
+    table[key] = value
+
+
+def _audit(tables: Tables, key: BookKey) -> list[Difference]:
+    """Every figure of one book that its facts do not support."""
+    audit = BookAudit(tables.book(key))
+    orders = {i: o for i, o in tables.orders.items() if (o.strategy_name, o.mode) == key}
+    fills = [fill for fill in tables.fills.values() if fill.order_id in orders]
+    for (owner, _, _), entry in tables.cash_entries.items():
+        if owner == key:
+            audit.take_cash(entry)
+    shares: list[Fill | PositionAdjustment] = [
+        *fills,
+        *(fact for (owner, _), fact in tables.adjustments.items() if owner == key),
+    ]
+    for fact in sorted(shares, key=lambda fact: fact.book_version):
+        if isinstance(fact, PositionAdjustment):
+            audit.take_adjustment(fact)
+        else:
+            order = orders[fact.order_id]
+            audit.take_fill(order.symbol, order.side, fact)
+    for order in orders.values():
+        own = [fill for fill in fills if fill.order_id == order.order_id]
+        audit.take_order(
+            order,
+            sum((fill.quantity for fill in own), ZERO),
+            sum((fill.value for fill in own), ZERO),
+            sum((fill.commission for fill in own), ZERO),
+        )
+    return audit.differences()

@@ -1,0 +1,1 @@
+"""End to end: the real Envoy, the real router and the real PostgreSQL."""

@@ -1,0 +1,188 @@
+"""REST through the real Envoy: each path reaches its method with the right message."""
+
+import json
+from typing import Any
+
+import pytest
+import requests
+
+from efficientfrontier.v1 import order_service_pb2, portfolio_service_pb2, position_service_pb2
+from tests.envoy.door import Door, MakeDoor
+
+ID = "0199e3a0-0000-7000-8000-000000000001"
+BUY = {"strategy_name": "A", "symbol": "SPXL", "price": 150.5}
+SERVICES = [
+    order_service_pb2.DESCRIPTOR.services_by_name["OrderService"],
+    position_service_pb2.DESCRIPTOR.services_by_name["PositionService"],
+    portfolio_service_pb2.DESCRIPTOR.services_by_name["PortfolioService"],
+]
+# HTTP method, path, body, the method it reaches, what that gets beside the body.
+UNARY: list[tuple[str, str, dict[str, Any] | None, str, dict[str, Any]]] = [
+    ("POST", "/orders/buy_all", BUY, "OrderService.BuyAll", {}),
+    ("POST", "/orders/sell_all", BUY, "OrderService.SellAll", {}),
+    ("POST", "/orders", BUY | {"side": "BUY", "quantity": 3.0}, "OrderService.CreateOrder", {}),
+    ("GET", "/orders", None, "OrderService.ListOrders", {}),
+    ("GET", f"/orders/{ID}", None, "OrderService.GetOrder", {"order_id": ID}),
+    (
+        "PUT",
+        f"/orders/{ID}/status",
+        {"status": "EXECUTED", "filled_quantity": 3.0, "average_fill_price": 150.25},
+        "OrderService.UpdateOrderStatus",
+        {"order_id": ID},
+    ),
+    (
+        "POST",
+        "/positions",
+        {"strategy_name": "A", "symbol": "SPXL", "quantity": 2.0, "average_cost": 1.5},
+        "PositionService.SetPosition",
+        {},
+    ),
+    ("GET", "/positions", None, "PositionService.ListPositions", {}),
+    (
+        "DELETE",
+        f"/positions/{ID}?reason=moved+away",
+        None,
+        "PositionService.DeletePosition",
+        {"position_id": ID, "reason": "moved away"},
+    ),
+    (
+        "POST",
+        "/portfolio",
+        {"strategy_name": "A", "cash": 0.0, "requested_mode": "PAPER"},
+        "PortfolioService.UpsertPortfolio",
+        {},
+    ),
+    ("GET", "/portfolio", None, "PortfolioService.ListPortfolios", {}),
+    ("GET", "/portfolio/A", None, "PortfolioService.GetPortfolio", {"strategy_name": "A"}),
+    ("GET", "/portfolio/A/invested", None, "PortfolioService.GetInvested", {"strategy_name": "A"}),
+    (
+        "POST",
+        "/portfolio/A:halt",
+        {"reason": "holiday"},
+        "PortfolioService.HaltStrategy",
+        {"strategy_name": "A"},
+    ),
+    ("POST", "/portfolio/A:resume", {}, "PortfolioService.ResumeStrategy", {"strategy_name": "A"}),
+    (
+        "POST",
+        "/prices",
+        {"strategy_name": "A", "prices": [{"symbol": "SPXL", "price": 150.5}]},
+        "PortfolioService.ReportPrices",
+        {},
+    ),
+    ("GET", "/audit", None, "PortfolioService.Audit", {}),
+]
+STREAMS = [
+    ("/orders:watch", "OrderService.WatchOrders", "order"),
+    ("/portfolio:watch", "PortfolioService.WatchPortfolios", "portfolio"),
+]
+
+
+def arrived(response: requests.Response) -> tuple[str, dict[str, Any]]:
+    """The method that answered, and the message it got."""
+    assert response.status_code == 200, response.text
+    method = response.headers["x-echo-method"].removeprefix("efficientfrontier.v1.")
+    return method, json.loads(response.headers["x-echo-request"])
+
+
+@pytest.mark.parametrize(("verb", "path", "body", "method", "more"), UNARY)
+def test_a_documented_path_reaches_its_method(
+    door: Door, verb: str, path: str, body: dict[str, Any] | None, method: str, more: dict[str, Any]
+) -> None:
+    response = requests.request(verb, door.url + path, json=body, timeout=10)
+
+    assert arrived(response) == (method, (body or {}) | more)
+    assert response.headers["content-type"] == "application/json"
+
+
+def test_every_method_of_the_contract_is_in_the_tables_above() -> None:
+    tested = {method for _, _, _, method, _ in UNARY} | {method for _, method, _ in STREAMS}
+
+    contract = {
+        f"{service.name}.{method.name}" for service in SERVICES for method in service.methods
+    }
+    assert tested == contract
+
+
+def test_an_answer_is_snake_case_with_plain_numbers_and_its_zeros(door: Door) -> None:
+    response = requests.post(door.url + "/orders/buy_all", json=BUY, timeout=10)
+
+    assert response.json() == {
+        "order_id": "",
+        "strategy_name": "A",
+        "symbol": "SPXL",
+        "side": "SIDE_UNSPECIFIED",
+        "quantity": 0,
+        "price": 150.5,
+        "status": "STATUS_UNSPECIFIED",
+        "mode": "MODE_UNSPECIFIED",
+        "filled_quantity": 0,
+        "average_fill_price": 0,
+        "commission": 0,
+        "reason": "",
+        "request_id": "",
+    }
+
+
+@pytest.mark.parametrize("path", ["/orders", "/positions"])
+@pytest.mark.parametrize("name", ["strategy", "strategy_name"])
+def test_a_strategy_filter_may_be_spelt_both_ways(door: Door, path: str, name: str) -> None:
+    response = requests.get(door.url + path, params={name: "A", "symbol": "SPXL"}, timeout=10)
+
+    assert arrived(response)[1] == {"strategy_name": "A", "symbol": "SPXL"}
+
+
+@pytest.mark.parametrize("status", ["EXECUTED", "executed", "Executed"])
+def test_an_enum_may_be_in_any_case(door: Door, status: str) -> None:
+    response = requests.get(door.url + f"/orders?status={status}&page_size=7", timeout=10)
+
+    assert arrived(response)[1] == {"status": "EXECUTED", "page_size": 7}
+
+
+def test_an_empty_strategy_name_reaches_the_router_which_refuses_it(door: Door) -> None:
+    response = requests.get(door.url + "/portfolio//invested", timeout=10)
+
+    assert arrived(response) == ("PortfolioService.GetInvested", {})
+
+
+def test_an_answer_of_5_mib_arrives_whole(door: Door) -> None:
+    response = requests.post(
+        door.url + "/orders/buy_all", json={"strategy_name": "Huge"}, timeout=20
+    )
+
+    assert len(response.json()["reason"]) == 5 * 1024 * 1024
+
+
+def test_a_request_id_goes_to_the_router_and_back(door: Door) -> None:
+    given = "a-request-0001"
+
+    response = requests.get(door.url + "/orders", headers={"x-request-id": given}, timeout=10)
+
+    assert response.headers["x-request-id"] == given
+    assert json.loads(response.headers["x-echo-metadata"])["x-request-id"] == given
+
+
+def test_a_call_without_a_request_id_is_given_one(door: Door) -> None:
+    response = requests.get(door.url + "/orders", timeout=10)
+
+    made = response.headers["x-request-id"]
+    assert len(made) == 36
+    assert json.loads(response.headers["x-echo-metadata"])["x-request-id"] == made
+
+
+@pytest.mark.parametrize(("path", "method", "first"), STREAMS)
+def test_a_watch_is_server_sent_events_that_come_one_by_one(
+    make_door: MakeDoor, path: str, method: str, first: str
+) -> None:
+    door = make_door(1)
+    with requests.get(door.url + path + "?strategy=A", stream=True, timeout=10) as response:
+        assert response.headers["content-type"] == "text/event-stream"
+        assert arrived(response) == (method, {"strategy_name": "A"})
+        lines = response.iter_lines(chunk_size=1)
+
+        event = next(lines)  # the stream's end is sent only once it is released, below
+        assert json.loads(event.removeprefix(b"data: "))[first]["strategy_name"] == "A"
+
+        requests.post(door.url + "/portfolio/A:resume", timeout=10)
+        last = [line for line in lines if line][-1]
+        assert json.loads(last.removeprefix(b"data: ")) == {"end": {"code": 14, "message": ""}}
