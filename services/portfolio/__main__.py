@@ -4,6 +4,7 @@ python -m services.portfolio
 """
 
 import asyncio
+import gc
 import signal
 import sys
 from datetime import UTC, datetime
@@ -51,6 +52,10 @@ async def serve(settings: Settings) -> None:
         start_http_server(settings.metrics_port)
     await seed(router, settings.portfolio_capital)
     await server.start()
+    # What was built until now stays for good. Calls leave hardly any cycles, and looking for them
+    # as often as Python does by default took 4% of a loaded router's time.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     log.info("serving", address=settings.router_address, trading_mode=settings.trading_mode)
     await stop.wait()
     log.info("stopping", drain_s=settings.drain_s)

@@ -159,10 +159,16 @@ def book_fill(
     if this fill opens it.
 
     Raises:
-        IllegalFillError: It fills more than is open, or is worth nothing.
+        IllegalFillError: The order has ended, or the fill is more than is open or worth nothing.
         InsufficientCashError: A PAPER fill costs more cash than there is.
         TooLargeError: A figure is larger than the ledger can hold.
     """
+    if not order.is_open:
+        raise IllegalFillError(
+            f"Order {order.order_id} is {order.status}, which is final; it takes no more fills.",
+            status=order.status,
+            fill=plain_quantity(execution.quantity),
+        )
     if not ZERO < execution.quantity <= order.open_quantity:
         raise IllegalFillError(
             f"Order {order.order_id} has {plain_quantity(order.open_quantity)} "
