@@ -1,0 +1,134 @@
+"""The board: what is known of each strategy at this moment, and the last things that happened.
+
+A frozen value. Two kinds of news change it: a strategy's log events (what it sees and does) and the
+router's portfolios (what it owns).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+KEPT_NOTES = 12
+
+
+@dataclass(frozen=True)
+class Row:
+    """One strategy. None: not known yet. Money and prices in USD."""
+
+    strategy_name: str
+    symbol: str | None = None  # what it follows
+    price: Decimal | None = None
+    average: Decimal | None = None
+    session: str | None = None  # the trading day that the price belongs to
+    holdings: tuple[tuple[str, Decimal], ...] | None = None  # symbol, shares
+    cash: Decimal | None = None
+    equity: Decimal | None = None
+    pnl: Decimal | None = None  # realised and unrealised
+    halted: bool = False
+    mode: str = ""
+    trouble: str | None = None
+
+
+@dataclass(frozen=True)
+class Portfolio:
+    """The router's figures of one strategy, as the watch reads them."""
+
+    strategy_name: str
+    mode: str
+    cash: Decimal
+    equity: Decimal
+    pnl: Decimal
+    halted: bool
+    holdings: tuple[tuple[str, Decimal], ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """All rows, and the last notes, oldest first."""
+
+    rows: Mapping[str, Row] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, strategy_names: Iterable[str]) -> "Board":
+        """A board on which nothing is known yet of these strategies."""
+        return cls({name: Row(name) for name in strategy_names})
+
+    def with_note(self, note: str) -> "Board":
+        """The board with one more note."""
+        return replace(self, notes=(*self.notes, note)[-KEPT_NOTES:])
+
+    def with_portfolio(self, known: Portfolio) -> "Board":
+        """The board with the router's figures; strategies that it does not show are left out."""
+        if known.strategy_name not in self.rows:
+            return self
+        return self._with_row(
+            replace(
+                self.rows[known.strategy_name],
+                mode=known.mode,
+                cash=known.cash,
+                equity=known.equity,
+                pnl=known.pnl,
+                halted=known.halted,
+                holdings=known.holdings,
+            )
+        )
+
+    def with_event(self, strategy_name: str, event: Mapping[str, Any]) -> "Board":
+        """The board after one log event of a strategy."""
+        row = self.rows[strategy_name]
+        match event.get("event"):
+            case "tick":
+                row = replace(
+                    row,
+                    symbol=event.get("symbol"),
+                    price=decimal(event.get("price")),
+                    average=decimal(event.get("average")),
+                    session=event.get("session"),
+                    trouble=None,
+                )
+            case "error" | "router_lost" | "stopped" as trouble:
+                row = replace(row, trouble=trouble.replace("_", " "))
+            case "order" | "router_back" | "started":
+                row = replace(row, trouble=None)
+        return self._with_row(row)
+
+    def _with_row(self, row: Row) -> "Board":
+        return replace(self, rows={**self.rows, row.strategy_name: row})
+
+
+def note_of(strategy_name: str, event: Mapping[str, Any]) -> str | None:
+    """A log event as a line for people; None for one that changes nothing they should know."""
+    name = short(strategy_name)
+    match event.get("event"):
+        case "order":
+            return (
+                f"{name}: {event.get('side')} {shares(decimal(event.get('quantity')))} "
+                f"{event.get('symbol')} at {event.get('price')}: "
+                f"{event.get('status')}"
+            )
+        case "error":
+            return f"{name}: {event.get('error')}"
+        case "idle":
+            return f"{name}: waits, {event.get('reason')}"
+        case "router_lost":
+            return f"{name}: the router does not answer; trying on"
+        case "router_back":
+            return f"{name}: the router answers again"
+    return None
+
+
+def short(strategy_name: str) -> str:
+    """The end of a strategy's name, which people know it by."""
+    return strategy_name.rpartition("_")[2]
+
+
+def shares(quantity: Decimal | None) -> str:
+    """A quantity without idle zeros."""
+    return "?" if quantity is None else f"{quantity.normalize():,f}"
+
+
+def decimal(figure: object) -> Decimal | None:
+    """A figure of the log or the wire by its shortest decimal text; None for none."""
+    return None if figure is None else Decimal(str(figure))

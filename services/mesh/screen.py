@@ -1,0 +1,71 @@
+"""The screen: the live view when stdout is a terminal, else one plain line a happening."""
+
+import time
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+
+from services.mesh.board import Board
+from services.mesh.settings import Settings
+from services.mesh.view import render
+
+REFRESH_S = 0.25
+
+
+class Screen:
+    """Holds the board and shows it. As a context manager, the live view is up meanwhile."""
+
+    def __init__(self, board: Board, settings: Settings) -> None:
+        self.board = board
+        self._settings = settings
+        self._console = Console()
+        self._live: Live | None = None
+        self._shown_s = 0.0
+
+    def __enter__(self) -> Self:
+        """Puts the live view up, on a terminal."""
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leaves the last view standing."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def say(self, note: str) -> None:
+        """One thing that happened: below the table, or a plain line."""
+        timed = f"{time.strftime('%H:%M:%S')} {note}"
+        if self._live:
+            self.board = self.board.with_note(timed)
+        else:
+            print(timed, flush=True)
+
+    def say_ready(self) -> None:
+        """Says where everything is, and what the prices are."""
+        for line in (f"Ready: {self._address}/portfolio answers.", *self._footer()):
+            print(line, flush=True)
+
+    def refresh(self) -> None:
+        """Draws the view anew, a few times a second at most."""
+        if self._live and time.monotonic() - self._shown_s >= REFRESH_S:
+            self._shown_s = time.monotonic()
+            headline = (
+                f"EfficientFrontier Portfolio  {self._settings.trading_mode}  {self._address}"
+            )
+            self._live.update(render(self.board, headline, self._footer()), refresh=True)
+
+    @property
+    def _address(self) -> str:
+        return f"http://localhost:{self._settings.port}"
+
+    def _footer(self) -> list[str]:
+        feed = self._settings.price_feed
+        prices = {"replay": "Prices are replayed history: SAMPLE DATA, not the market."}.get(feed)
+        return [
+            prices or f"Prices come from {feed}.",
+            f"Logs: {self._settings.data_dir / 'logs'}. Ctrl-C stops; `make up` goes on from here.",
+        ]
