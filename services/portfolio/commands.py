@@ -13,12 +13,12 @@ from uuid import UUID
 from services.portfolio.batch import Batch
 from services.portfolio.domain import ledger
 from services.portfolio.domain.book import (
+    Book,
     CashEntry,
     CashKind,
     RequestedMode,
     State,
     Strategy,
-    new_book,
 )
 from services.portfolio.domain.ledger import Booking, Report, Ticket
 from services.portfolio.domain.money import ZERO, rounded, value_of
@@ -243,19 +243,21 @@ class UpsertPortfolio:
         strategy = known or Strategy(
             self.strategy_name, RequestedMode.AUTO, Mode.PAPER, State.ACTIVE, "", desk.now
         )
-        key = (strategy.name, strategy.mode)
-        book = batch.book(key) if known else new_book(strategy.name, strategy.mode, desk.now)
-        after = book
+        after: Book | None = None
         entries: tuple[CashEntry, ...] = ()
-        if self.cash is not None:
-            kind = CashKind.ADJUSTMENT if known else CashKind.DEPOSIT
+        if known is None:
+            after, entries = ledger.open_book(
+                strategy.name, strategy.mode, self.cash or ZERO, self.reason, desk.now, desk.actor
+            )
+        elif self.cash is not None:
+            book = batch.book((strategy.name, strategy.mode))
             after, entries = ledger.set_cash(
-                book, self.cash, kind, self.reason, desk.now, desk.actor
+                book, self.cash, CashKind.ADJUSTMENT, self.reason, desk.now, desk.actor
             )
         if known is None or self.requested_mode not in (None, strategy.requested_mode):
             requested = self.requested_mode or strategy.requested_mode
             batch.record_strategy(replace(strategy, requested_mode=requested, update_time=desk.now))
-        if known is None or entries:
+        if after is not None and entries:
             batch.record_cash(after, entries)
         return PortfolioOf(strategy.name)
 

@@ -19,7 +19,9 @@ class Settings(BaseSettings):
     portfolio_capital: Decimal = Field(
         Decimal(100_000), ge=0, le=10**12, description="USD shared among the PAPER books"
     )
-    paper_commission: Decimal = Field(Decimal(0), ge=0, le=1000, description="USD a share")
+    paper_commission: Decimal = Field(
+        Decimal(0), ge=0, le=1000, decimal_places=8, description="USD a share"
+    )
     paper_fills: Literal["at_once", "by_hand"] = Field(
         "at_once", description="by_hand: orders stay PENDING until their fills are reported"
     )

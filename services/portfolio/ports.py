@@ -111,7 +111,11 @@ class Transaction(Protocol):
         """A strategy's state, with what this transaction has written."""
 
     async def position(self, position_id: UUID) -> PositionView:
-        """A position at market, with what this transaction has written."""
+        """A position at market, with what this transaction has written.
+
+        Raises:
+            StorageConflictError: It holds no shares (any more).
+        """
 
     async def remember(self, requests: Sequence[StoredRequest]) -> None:
         """Keeps the answers under their request_ids."""

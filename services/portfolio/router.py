@@ -10,6 +10,9 @@ from services.portfolio.writer import Writer
 
 MAX_BATCH = 256
 MAX_WAITING = 4096
+# Under load a batch of reads or marks begins every 3 ms. Without it a read of 0.2 ms was run for
+# every second call, which cost the router as much as the rest of the call.
+PACE_S = 0.003
 
 
 class Router:
@@ -21,10 +24,18 @@ class Router:
         self.feed = feed
         self.clock = clock
         self._invested: Coalescer[str, InvestedView] = Coalescer(
-            "invested-reads", self._read_invested, max_batch=MAX_BATCH, max_waiting=MAX_WAITING
+            "invested-reads",
+            self._read_invested,
+            max_batch=MAX_BATCH,
+            max_waiting=MAX_WAITING,
+            pace_s=PACE_S,
         )
         self._marks: Coalescer[Sequence[PriceMark], None] = Coalescer(
-            "price-marks", self._keep_marks, max_batch=MAX_BATCH, max_waiting=MAX_WAITING
+            "price-marks",
+            self._keep_marks,
+            max_batch=MAX_BATCH,
+            max_waiting=MAX_WAITING,
+            pace_s=PACE_S,
         )
 
     async def invested(self, strategy_name: str) -> InvestedView:

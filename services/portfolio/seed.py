@@ -12,13 +12,18 @@ CENT = Decimal("0.01")
 
 
 async def seed(router: Router, capital: Decimal) -> None:
-    """Creates the five strategies if there is no strategy at all.
+    """Creates those of the five strategies that are missing, unless there are others.
 
-    The share is rounded down to the cent. Replicas that start together set the same cash, which
-    books it once.
+    The share is rounded down to the cent. Replicas that start together send the same request_id,
+    so each strategy gets its cash once.
     """
-    if await router.reads.portfolios():
+    known = {portfolio.strategy_name for portfolio in await router.reads.portfolios()}
+    if not known <= set(STRATEGIES):
         return
     share = (capital / len(STRATEGIES)).quantize(CENT, ROUND_DOWN)
     for name in STRATEGIES:
-        await router.writer.submit(UpsertPortfolio(name, share, reason="PORTFOLIO_CAPITAL"))
+        if name not in known:
+            request_id = f"PORTFOLIO_CAPITAL:{name}"
+            await router.writer.submit(
+                UpsertPortfolio(name, share, reason="PORTFOLIO_CAPITAL", request_id=request_id)
+            )

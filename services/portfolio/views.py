@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from uuid import UUID
 
 from services.portfolio.domain.book import RequestedMode, State
-from services.portfolio.domain.money import ZERO, rounded, value_of
+from services.portfolio.domain.money import EXACT, STEP, ZERO, per_share
 from services.portfolio.domain.order import Mode
 
 
@@ -27,12 +27,13 @@ class PositionView:
     @property
     def average_cost(self) -> Decimal:
         """What a share cost on average."""
-        return rounded(self.cost / self.quantity)
+        return per_share(self.cost, self.quantity)
 
     @property
     def market_value(self) -> Decimal:
-        """What the shares are worth at the market price."""
-        return value_of(self.quantity, self.market_price)
+        """What the shares are worth at the market price; rounded as PostgreSQL sums it up."""
+        exact = EXACT.multiply(self.quantity, self.market_price)
+        return exact.quantize(STEP, ROUND_HALF_UP, EXACT)
 
     @property
     def unrealized_pnl(self) -> Decimal:
@@ -70,7 +71,7 @@ class PortfolioView:
     @property
     def weight(self) -> Decimal:
         """The strategy's part of the equity of all; 0 when there is none."""
-        return rounded(self.equity / self.total_equity) if self.total_equity else ZERO
+        return per_share(self.equity, self.total_equity) if self.total_equity else ZERO
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,14 +81,13 @@ class _Changes:
         Raises:
             UnavailableError: Some changes may have been missed.
         """
-        waiting = asyncio.create_task(self._some.wait())
-        await asyncio.wait((waiting, self._gather), return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if self._gather.done() and not self._names:
-            await self._gather  # raises why
+        await self._some.wait()
+        if not self._names:
+            await self._gather  # it has ended, and raises why
         await asyncio.sleep(CALM_S)
         names, self._names = self._names, set()
-        self._some.clear()
+        if not self._gather.done():
+            self._some.clear()
         return names
 
     def close(self) -> None:
@@ -96,8 +95,12 @@ class _Changes:
         self._gather.cancel()
 
     async def _collect(self, events: AsyncIterator[LedgerEvent]) -> None:
-        async for event in events:
-            self._names.update(event.strategies)
+        try:
+            async for event in events:
+                if event.strategies:  # else it tells of orders alone
+                    self._names.update(event.strategies)
+                    self._some.set()
+        finally:
             self._some.set()
 
 

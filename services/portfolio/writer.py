@@ -9,6 +9,7 @@ conflict is rolled back and run again one command at a time.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
 from prometheus_client import Counter, Histogram
 
 from services.portfolio.batch import Batch, Desk
@@ -50,6 +51,8 @@ BATCH_SECONDS = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
 )
 CONFLICTS = Counter("portfolio_writer_conflicts", "Batches that were run again one by one.")
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +98,16 @@ class Writer:
         with BATCH_SECONDS.time():
             try:
                 return await self._transact(commands)
+            except UnavailableError:
+                raise
             except StorageConflictError:
                 CONFLICTS.inc()
-                return [await self._run_alone(command) for command in commands]
+            except Exception:
+                # A fault of ours in one command must not take the others down with it.
+                if len(commands) == 1:
+                    raise
+                log.exception("batch_failed", size=len(commands), next="running them one by one")
+            return [await self._run_alone(command) for command in commands]
 
     async def _run_alone(self, command: Command) -> Answer | Exception:
         """One command in a transaction of its own, tried again while it meets others."""
@@ -107,6 +117,9 @@ class Writer:
             except StorageConflictError:
                 continue
             except UnavailableError as error:
+                return error
+            except Exception as error:
+                log.exception("command_failed", command=type(command).__name__)
                 return error
             return answer
         return UnavailableError(

@@ -137,6 +137,28 @@ def test_a_page_token_of_other_filters_is_refused(mesh: Mesh, rest: Rest) -> Non
     assert error["reason"] == "INVALID_PAGE_TOKEN"
 
 
+def test_a_nul_in_a_reason_is_an_invalid_field(mesh: Mesh, rest: Rest) -> None:
+    body = {"strategy_name": mesh.new_strategy(), "cash": 5, "reason": "a\0b"}
+    error = rest.error(400, "POST", "/portfolio", body)
+    assert (error["reason"], error["metadata"]["field"]) == ("INVALID_FIELD", "reason")
+    assert "without NUL" in error["message"]
+
+
+def test_an_amount_beyond_what_a_book_holds_is_refused(mesh: Mesh, rest: Rest) -> None:
+    name = mesh.new_strategy(cash=1e12)
+    before = snapshot(rest, name)
+    body = {"strategy_name": name, "symbol": "A", "price": 1e-8}
+    error = rest.error(400, "POST", "/orders/buy_all", body)
+    assert (error["code"], error["reason"]) == (9, "AMOUNT_TOO_LARGE")
+    assert snapshot(rest, name) == before
+
+
+def test_a_fill_worth_nothing_is_refused(mesh: Mesh, rest: Rest) -> None:
+    order = {"strategy_name": mesh.new_strategy(), "symbol": "A", "side": "BUY"}
+    error = rest.error(400, "POST", "/orders", {**order, "quantity": 1e-8, "price": 1e-8})
+    assert (error["code"], error["reason"]) == (9, "ILLEGAL_FILL")
+
+
 UNKNOWN_ID = "01890000-0000-7000-8000-000000000000"
 
 

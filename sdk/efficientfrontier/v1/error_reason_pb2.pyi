@@ -60,6 +60,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION (400). The fill does not fit the order: more than is open, or less than was booked."""
     RESERVED_BY_OPEN_ORDERS: _ErrorReason.ValueType  # 36
     """FAILED_PRECONDITION (400). Cash or shares that open orders have reserved would be taken away."""
+    AMOUNT_TOO_LARGE: _ErrorReason.ValueType  # 37
+    """FAILED_PRECONDITION (400). The order's value, or the cash after it, is beyond what a book can hold."""
     BODY_TOO_LARGE: _ErrorReason.ValueType  # 40
     """RESOURCE_EXHAUSTED (413). REST only: the body is larger than 1 MiB."""
     ROUTER_BUSY: _ErrorReason.ValueType  # 41
@@ -125,6 +127,8 @@ ILLEGAL_FILL: ErrorReason.ValueType  # 35
 """FAILED_PRECONDITION (400). The fill does not fit the order: more than is open, or less than was booked."""
 RESERVED_BY_OPEN_ORDERS: ErrorReason.ValueType  # 36
 """FAILED_PRECONDITION (400). Cash or shares that open orders have reserved would be taken away."""
+AMOUNT_TOO_LARGE: ErrorReason.ValueType  # 37
+"""FAILED_PRECONDITION (400). The order's value, or the cash after it, is beyond what a book can hold."""
 BODY_TOO_LARGE: ErrorReason.ValueType  # 40
 """RESOURCE_EXHAUSTED (413). REST only: the body is larger than 1 MiB."""
 ROUTER_BUSY: ErrorReason.ValueType  # 41

@@ -100,7 +100,7 @@ class OrderServiceServicer(object):
         """Buys as many whole shares of a symbol as the strategy's free cash allows at the named price,
         commission included.
         Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, INSUFFICIENT_CASH (not enough for one share),
-        REQUEST_ID_REUSED.
+        AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,7 +108,8 @@ class OrderServiceServicer(object):
 
     def SellAll(self, request, context):
         """Sells all that the strategy holds of a symbol, less what open orders are already selling.
-        Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, NOTHING_TO_SELL, REQUEST_ID_REUSED.
+        Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, NOTHING_TO_SELL, INSUFFICIENT_CASH (for a commission
+        above what the sale brings), AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,7 +118,7 @@ class OrderServiceServicer(object):
     def CreateOrder(self, request, context):
         """Places an order for a named quantity.
         Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, INSUFFICIENT_CASH, INSUFFICIENT_SHARES,
-        REQUEST_ID_REUSED.
+        ILLEGAL_FILL (worth less than 0.00000001 USD), AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,16 +48,17 @@ class OrderServiceStub:
     """Buys as many whole shares of a symbol as the strategy's free cash allows at the named price,
     commission included.
     Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, INSUFFICIENT_CASH (not enough for one share),
-    REQUEST_ID_REUSED.
+    AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
     """
     SellAll: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.SellAllRequest, _order_service_pb2.Order]
     """Sells all that the strategy holds of a symbol, less what open orders are already selling.
-    Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, NOTHING_TO_SELL, REQUEST_ID_REUSED.
+    Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, NOTHING_TO_SELL, INSUFFICIENT_CASH (for a commission
+    above what the sale brings), AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
     """
     CreateOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.CreateOrderRequest, _order_service_pb2.Order]
     """Places an order for a named quantity.
     Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, INSUFFICIENT_CASH, INSUFFICIENT_SHARES,
-    REQUEST_ID_REUSED.
+    ILLEGAL_FILL (worth less than 0.00000001 USD), AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
     """
     ListOrders: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListOrdersRequest, _order_service_pb2.ListOrdersResponse]
     """Lists orders, newest first. Filters combine with AND.
@@ -101,16 +102,17 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """Buys as many whole shares of a symbol as the strategy's free cash allows at the named price,
     commission included.
     Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, INSUFFICIENT_CASH (not enough for one share),
-    REQUEST_ID_REUSED.
+    AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
     """
     SellAll: _aio.UnaryUnaryMultiCallable[_order_service_pb2.SellAllRequest, _order_service_pb2.Order]  # type: ignore[assignment]
     """Sells all that the strategy holds of a symbol, less what open orders are already selling.
-    Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, NOTHING_TO_SELL, REQUEST_ID_REUSED.
+    Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, NOTHING_TO_SELL, INSUFFICIENT_CASH (for a commission
+    above what the sale brings), AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
     """
     CreateOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CreateOrderRequest, _order_service_pb2.Order]  # type: ignore[assignment]
     """Places an order for a named quantity.
     Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, INSUFFICIENT_CASH, INSUFFICIENT_SHARES,
-    REQUEST_ID_REUSED.
+    ILLEGAL_FILL (worth less than 0.00000001 USD), AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
     """
     ListOrders: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListOrdersRequest, _order_service_pb2.ListOrdersResponse]  # type: ignore[assignment]
     """Lists orders, newest first. Filters combine with AND.
@@ -157,7 +159,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Buys as many whole shares of a symbol as the strategy's free cash allows at the named price,
         commission included.
         Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, INSUFFICIENT_CASH (not enough for one share),
-        REQUEST_ID_REUSED.
+        AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -167,7 +169,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.Order, _abc.Awaitable[_order_service_pb2.Order]]:
         """Sells all that the strategy holds of a symbol, less what open orders are already selling.
-        Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, NOTHING_TO_SELL, REQUEST_ID_REUSED.
+        Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, NOTHING_TO_SELL, INSUFFICIENT_CASH (for a commission
+        above what the sale brings), AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -178,7 +181,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_order_service_pb2.Order, _abc.Awaitable[_order_service_pb2.Order]]:
         """Places an order for a named quantity.
         Errors: STRATEGY_NOT_FOUND, STRATEGY_HALTED, INSUFFICIENT_CASH, INSUFFICIENT_SHARES,
-        REQUEST_ID_REUSED.
+        ILLEGAL_FILL (worth less than 0.00000001 USD), AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

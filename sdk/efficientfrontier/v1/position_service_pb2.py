@@ -27,7 +27,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+efficientfrontier/v1/position_service.proto\x12\x14\x65\x66\x66icientfrontier.v1\x1a\x1f\x65\x66\x66icientfrontier/v1/book.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x03\n\x08Position\x12\x1f\n\x0bposition_id\x18\x01 \x01(\tR\npositionId\x12#\n\rstrategy_name\x18\x02 \x01(\tR\x0cstrategyName\x12\x16\n\x06symbol\x18\x03 \x01(\tR\x06symbol\x12\x33\n\x04mode\x18\x04 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x04mode\x12\x1a\n\x08quantity\x18\x05 \x01(\x01R\x08quantity\x12!\n\x0c\x61verage_cost\x18\x06 \x01(\x01R\x0b\x61verageCost\x12!\n\x0cmarket_price\x18\x07 \x01(\x01R\x0bmarketPrice\x12!\n\x0cmarket_value\x18\x08 \x01(\x01R\x0bmarketValue\x12%\n\x0eunrealized_pnl\x18\t \x01(\x01R\runrealizedPnl\x12!\n\x0crealized_pnl\x18\n \x01(\x01R\x0brealizedPnl\x12;\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xf1\x02\n\x12SetPositionRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\x12\x39\n\x06symbol\x18\x02 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Z0-9][A-Z0-9.-]{0,15}$R\x06symbol\x12\x35\n\x08quantity\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x65\xcd\xcd\x41!\x00\x00\x00\x00\x00\x00\x00\x00@\x01R\x08quantity\x12<\n\x0c\x61verage_cost\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x65\xcd\xcd\x41!\x00\x00\x00\x00\x00\x00\x00\x00@\x01R\x0b\x61verageCost\x12 \n\x06reason\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x06reason\x12=\n\nrequest_id\x18\x06 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"\xee\x01\n\x14ListPositionsRequest\x12I\n\rstrategy_name\x18\x01 \x01(\tB(\xbaH%r#2!^([A-Za-z][A-Za-z0-9_.-]{0,63})?$R\x08strategy\x12<\n\x06symbol\x18\x02 \x01(\tB$\xbaH!r\x1f\x32\x1d^([A-Z0-9][A-Z0-9.-]{0,15})?$R\x06symbol\x12$\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"}\n\x15ListPositionsResponse\x12<\n\tpositions\x18\x01 \x03(\x0b\x32\x1e.efficientfrontier.v1.PositionR\tpositions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa3\x01\n\x15\x44\x65letePositionRequest\x12)\n\x0bposition_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\npositionId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x06reason\x12=\n\nrequest_id\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"\x18\n\x16\x44\x65letePositionResponse2\x8f\x03\n\x0fPositionService\x12n\n\x0bSetPosition\x12(.efficientfrontier.v1.SetPositionRequest\x1a\x1e.efficientfrontier.v1.Position\"\x15\x82\xd3\xe4\x93\x02\x0f\"\n/positions:\x01*\x12|\n\rListPositions\x12*.efficientfrontier.v1.ListPositionsRequest\x1a+.efficientfrontier.v1.ListPositionsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/positions\x12\x8d\x01\n\x0e\x44\x65letePosition\x12+.efficientfrontier.v1.DeletePositionRequest\x1a,.efficientfrontier.v1.DeletePositionResponse\" \x82\xd3\xe4\x93\x02\x1a*\x18/positions/{position_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+efficientfrontier/v1/position_service.proto\x12\x14\x65\x66\x66icientfrontier.v1\x1a\x1f\x65\x66\x66icientfrontier/v1/book.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x03\n\x08Position\x12\x1f\n\x0bposition_id\x18\x01 \x01(\tR\npositionId\x12#\n\rstrategy_name\x18\x02 \x01(\tR\x0cstrategyName\x12\x16\n\x06symbol\x18\x03 \x01(\tR\x06symbol\x12\x33\n\x04mode\x18\x04 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x04mode\x12\x1a\n\x08quantity\x18\x05 \x01(\x01R\x08quantity\x12!\n\x0c\x61verage_cost\x18\x06 \x01(\x01R\x0b\x61verageCost\x12!\n\x0cmarket_price\x18\x07 \x01(\x01R\x0bmarketPrice\x12!\n\x0cmarket_value\x18\x08 \x01(\x01R\x0bmarketValue\x12%\n\x0eunrealized_pnl\x18\t \x01(\x01R\runrealizedPnl\x12!\n\x0crealized_pnl\x18\n \x01(\x01R\x0brealizedPnl\x12;\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xfd\x02\n\x12SetPositionRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\x12\x39\n\x06symbol\x18\x02 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Z0-9][A-Z0-9.-]{0,15}$R\x06symbol\x12\x35\n\x08quantity\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x65\xcd\xcd\x41!\x00\x00\x00\x00\x00\x00\x00\x00@\x01R\x08quantity\x12<\n\x0c\x61verage_cost\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x65\xcd\xcd\x41!\x00\x00\x00\x00\x00\x00\x00\x00@\x01R\x0b\x61verageCost\x12,\n\x06reason\x18\x05 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$R\x06reason\x12=\n\nrequest_id\x18\x06 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"\xee\x01\n\x14ListPositionsRequest\x12I\n\rstrategy_name\x18\x01 \x01(\tB(\xbaH%r#2!^([A-Za-z][A-Za-z0-9_.-]{0,63})?$R\x08strategy\x12<\n\x06symbol\x18\x02 \x01(\tB$\xbaH!r\x1f\x32\x1d^([A-Z0-9][A-Z0-9.-]{0,15})?$R\x06symbol\x12$\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"}\n\x15ListPositionsResponse\x12<\n\tpositions\x18\x01 \x03(\x0b\x32\x1e.efficientfrontier.v1.PositionR\tpositions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xaf\x01\n\x15\x44\x65letePositionRequest\x12)\n\x0bposition_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\npositionId\x12,\n\x06reason\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$R\x06reason\x12=\n\nrequest_id\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"\x18\n\x16\x44\x65letePositionResponse2\x8f\x03\n\x0fPositionService\x12n\n\x0bSetPosition\x12(.efficientfrontier.v1.SetPositionRequest\x1a\x1e.efficientfrontier.v1.Position\"\x15\x82\xd3\xe4\x93\x02\x0f\"\n/positions:\x01*\x12|\n\rListPositions\x12*.efficientfrontier.v1.ListPositionsRequest\x1a+.efficientfrontier.v1.ListPositionsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/positions\x12\x8d\x01\n\x0e\x44\x65letePosition\x12+.efficientfrontier.v1.DeletePositionRequest\x1a,.efficientfrontier.v1.DeletePositionResponse\" \x82\xd3\xe4\x93\x02\x1a*\x18/positions/{position_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,7 +43,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETPOSITIONREQUEST'].fields_by_name['average_cost']._loaded_options = None
   _globals['_SETPOSITIONREQUEST'].fields_by_name['average_cost']._serialized_options = b'\272H\026\022\024\031\000\000\000\000e\315\315A!\000\000\000\000\000\000\000\000@\001'
   _globals['_SETPOSITIONREQUEST'].fields_by_name['reason']._loaded_options = None
-  _globals['_SETPOSITIONREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_SETPOSITIONREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\021r\017\030\200\0022\n^[^\\x00]*$'
   _globals['_SETPOSITIONREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_SETPOSITIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9_.:-]{0,64}$'
   _globals['_LISTPOSITIONSREQUEST'].fields_by_name['strategy_name']._loaded_options = None
@@ -57,7 +57,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEPOSITIONREQUEST'].fields_by_name['position_id']._loaded_options = None
   _globals['_DELETEPOSITIONREQUEST'].fields_by_name['position_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_DELETEPOSITIONREQUEST'].fields_by_name['reason']._loaded_options = None
-  _globals['_DELETEPOSITIONREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_DELETEPOSITIONREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\021r\017\030\200\0022\n^[^\\x00]*$'
   _globals['_DELETEPOSITIONREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETEPOSITIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9_.:-]{0,64}$'
   _globals['_POSITIONSERVICE'].methods_by_name['SetPosition']._loaded_options = None
@@ -69,15 +69,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POSITION']._serialized_start=166
   _globals['_POSITION']._serialized_end=591
   _globals['_SETPOSITIONREQUEST']._serialized_start=594
-  _globals['_SETPOSITIONREQUEST']._serialized_end=963
-  _globals['_LISTPOSITIONSREQUEST']._serialized_start=966
-  _globals['_LISTPOSITIONSREQUEST']._serialized_end=1204
-  _globals['_LISTPOSITIONSRESPONSE']._serialized_start=1206
-  _globals['_LISTPOSITIONSRESPONSE']._serialized_end=1331
-  _globals['_DELETEPOSITIONREQUEST']._serialized_start=1334
-  _globals['_DELETEPOSITIONREQUEST']._serialized_end=1497
-  _globals['_DELETEPOSITIONRESPONSE']._serialized_start=1499
-  _globals['_DELETEPOSITIONRESPONSE']._serialized_end=1523
-  _globals['_POSITIONSERVICE']._serialized_start=1526
-  _globals['_POSITIONSERVICE']._serialized_end=1925
+  _globals['_SETPOSITIONREQUEST']._serialized_end=975
+  _globals['_LISTPOSITIONSREQUEST']._serialized_start=978
+  _globals['_LISTPOSITIONSREQUEST']._serialized_end=1216
+  _globals['_LISTPOSITIONSRESPONSE']._serialized_start=1218
+  _globals['_LISTPOSITIONSRESPONSE']._serialized_end=1343
+  _globals['_DELETEPOSITIONREQUEST']._serialized_start=1346
+  _globals['_DELETEPOSITIONREQUEST']._serialized_end=1521
+  _globals['_DELETEPOSITIONRESPONSE']._serialized_start=1523
+  _globals['_DELETEPOSITIONRESPONSE']._serialized_end=1547
+  _globals['_POSITIONSERVICE']._serialized_start=1550
+  _globals['_POSITIONSERVICE']._serialized_end=1949
 # @@protoc_insertion_point(module_scope)

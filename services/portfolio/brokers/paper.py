@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
-from services.portfolio.domain.money import ZERO, rounded, value_of
+from services.portfolio.domain.money import ZERO, value_of
 from services.portfolio.domain.order import Execution, Order
 
 
@@ -20,7 +20,7 @@ class PaperBroker:
 
     def commission(self, quantity: Decimal) -> Decimal:
         """What filling `quantity` shares costs, in USD."""
-        return rounded(quantity * self.commission_per_share)
+        return value_of(quantity, self.commission_per_share)
 
     def execution_on_accept(self, order: Order) -> Execution | None:
         """The whole order at its price, unless fills are reported by hand."""

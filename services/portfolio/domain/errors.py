@@ -172,7 +172,7 @@ class IllegalFillError(ForbiddenError):
 class TooLargeError(ForbiddenError):
     """An amount that the ledger cannot hold to the last decimal."""
 
-    reason = "ILLEGAL_FILL"
+    reason = "AMOUNT_TOO_LARGE"
 
     def __init__(self, amount: Decimal) -> None:
         super().__init__(

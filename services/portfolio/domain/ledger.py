@@ -9,7 +9,14 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from services.portfolio.domain.book import Book, CashEntry, CashKind, State, Strategy
+from services.portfolio.domain.book import (
+    Book,
+    CashEntry,
+    CashKind,
+    State,
+    Strategy,
+    new_book,
+)
 from services.portfolio.domain.errors import (
     IllegalFillError,
     IllegalStatusChangeError,
@@ -330,6 +337,18 @@ def execution_from_report(order: Order, report: Report, execution_id: str) -> Ex
             booked=plain(order.filled_value),
         )
     return Execution(execution_id, quantity, value, commission)
+
+
+def open_book(
+    strategy_name: str, mode: Mode, cash: Decimal, reason: str, now: datetime, actor: str
+) -> tuple[Book, tuple[CashEntry, ...]]:
+    """A new book with its first cash, which is booked even when it is 0.
+
+    So every book has a first entry, and that entry's key lets only one replica open the book.
+    """
+    book = _changed(new_book(strategy_name, mode, now), now, cash=cash)
+    entry = CashEntry(strategy_name, mode, book.version, CashKind.DEPOSIT, cash, actor, reason, now)
+    return book, (entry,)
 
 
 def set_cash(

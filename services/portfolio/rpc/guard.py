@@ -4,6 +4,7 @@ One interceptor, so that the order is plain and a call pays once. It takes the r
 bytes that are no message (bad UTF-8 in a path, say) are then a clean INVALID_ARGUMENT.
 """
 
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -68,7 +69,8 @@ class Guard:
         parse = self._parser(handler)
         answered = CALLS.labels(method, "OK")
         seconds = SECONDS.labels(method)
-        log_call = log.debug if method.startswith(READS) else log.info
+        level = logging.DEBUG if method.startswith(READS) else logging.INFO
+        is_logged = log.is_enabled_for(level)
 
         async def call(raw: bytes, context: Context) -> Message:
             began = time.perf_counter()
@@ -80,7 +82,9 @@ class Guard:
             took_s = time.perf_counter() - began
             answered.inc()
             seconds.observe(took_s)
-            log_call("call", method=method, request=request_id(context), ms=round(took_s * 1e3, 2))
+            if is_logged:
+                ms = round(took_s * 1e3, 2)
+                log.log(level, "call", method=method, request=request_id(context), ms=ms)
             return answer
 
         return call
@@ -153,6 +157,7 @@ PATTERNS = {
     "^([A-Za-z][A-Za-z0-9_.-]{0,63})?$": f"empty, or {NAME}",
     "^[A-Z0-9][A-Z0-9.-]{0,15}$": SYMBOL,
     "^([A-Z0-9][A-Z0-9.-]{0,15})?$": f"empty, or {SYMBOL}",
+    r"^[^\x00]*$": "without NUL characters",
     "^[A-Za-z0-9_.:-]{0,64}$": "at most 64 of A-Z a-z 0-9 _ . : -",
 }
 

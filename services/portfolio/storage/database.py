@@ -104,12 +104,16 @@ class Database:
     def __init__(self, url: URL, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         self.url = url
         self.pool = pool
+        # Both connect by the same address: SQLAlchemy would hand asyncpg what the address says of
+        # sslmode and the like as arguments, which it does not take.
         self.engine: AsyncEngine = create_async_engine(
             url,
             pool_size=2,
             max_overflow=2,
             pool_pre_ping=True,
-            connect_args={"timeout": CONNECT_TIMEOUT_S, "server_settings": SERVER_SETTINGS},
+            async_creator=lambda: asyncpg.connect(
+                dsn(url), timeout=CONNECT_TIMEOUT_S, server_settings=SERVER_SETTINGS
+            ),
         )
 
     @classmethod
@@ -135,7 +139,11 @@ class Database:
                 f"{error or type(error).__name__}"
             ) from None
         database = cls(url, pool)
-        await database.migrate()
+        try:
+            await database.migrate()
+        except BaseException:
+            await database.close()
+            raise
         return database
 
     async def migrate(self) -> None:

@@ -1,7 +1,7 @@
 """The feed of commits: one LISTEN connection a router, and a bounded queue for each watcher."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
@@ -14,6 +14,7 @@ from services.portfolio.storage.notices import CHANNEL, event_of
 
 MOST_BEHIND = 1000  # events a slow watcher may lag before it is sent away
 LONGEST_PAUSE_S = 5.0
+PROBE_EVERY_S = 10.0
 
 log = structlog.get_logger()
 Subscriber = asyncio.Queue[LedgerEvent | None]
@@ -35,6 +36,8 @@ class PostgresFeed:
         Raises, from the iterator as well:
             UnavailableError: The connection broke or the watcher was too slow: some may be missed.
         """
+        if self._task.done():
+            raise _missed("The router is stopping.")
         try:
             await asyncio.wait_for(self._listening.wait(), CONNECT_TIMEOUT_S)
         except TimeoutError:
@@ -72,7 +75,9 @@ class PostgresFeed:
             connection.add_termination_listener(lambda _: broken.set())
             await connection.add_listener(CHANNEL, self._tell)
             self._listening.set()
-            await broken.wait()
+            while not await _within(broken.wait(), PROBE_EVERY_S):
+                # A server that vanished without a word is noticed only by asking it.
+                await connection.fetchval("SELECT 1", timeout=CONNECT_TIMEOUT_S)
             log.warning("feed_lost", next="reconnecting; watchers are told to call again")
         finally:
             connection.terminate()
@@ -100,6 +105,15 @@ async def _events(queue: Subscriber) -> AsyncIterator[LedgerEvent]:
     while (event := await queue.get()) is not None:
         yield event
     raise _missed("Events may have been missed.")
+
+
+async def _within(happening: Awaitable[object], limit_s: float) -> bool:
+    """Whether it happens in time."""
+    try:
+        await asyncio.wait_for(happening, limit_s)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _missed(why: str) -> UnavailableError:

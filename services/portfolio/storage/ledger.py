@@ -17,6 +17,7 @@ from services.portfolio.ports import (
     Changes,
     Needs,
     Snapshot,
+    StorageConflictError,
     StoredRequest,
 )
 from services.portfolio.storage import statements as sql
@@ -133,9 +134,16 @@ class PostgresTransaction:
         return portfolio_view_of(row)
 
     async def position(self, position_id: UUID) -> PositionView:
-        """A position at market, with what this transaction has written."""
-        (row,) = await self._connection.fetch(sql.POSITION_VIEW, position_id)
-        return position_view_of(row)
+        """A position at market, with what this transaction has written.
+
+        Raises:
+            StorageConflictError: A later command of the same batch closed it; alone, each has its
+                answer.
+        """
+        rows = await self._connection.fetch(sql.POSITION_VIEW, position_id)
+        if not rows:
+            raise StorageConflictError(f"position {position_id} was closed in the same batch")
+        return position_view_of(rows[0])
 
     async def remember(self, requests: Sequence[StoredRequest]) -> None:
         """Keeps the answers under their request_ids."""

@@ -17,15 +17,12 @@ def notices(strategies: Iterable[str], orders: Iterable[UUID]) -> list[str]:
     """The payloads that tell of these changes."""
     names = sorted(strategies)
     ids = [str(order_id) for order_id in orders]
-    parts = max(-(-len(names) // MOST_NAMES), -(-len(ids) // MOST_ORDERS))
+    if len(names) <= MOST_NAMES and len(ids) <= MOST_ORDERS:
+        return [_payload(names, ids)] if names or ids else []
+    # Names and ids apart: an event that names strategies names those of all its orders.
     return [
-        orjson.dumps(
-            {
-                "strategies": names[part * MOST_NAMES : (part + 1) * MOST_NAMES],
-                "orders": ids[part * MOST_ORDERS : (part + 1) * MOST_ORDERS],
-            }
-        ).decode()
-        for part in range(parts)
+        *(_payload(names[i : i + MOST_NAMES], []) for i in range(0, len(names), MOST_NAMES)),
+        *(_payload([], ids[i : i + MOST_ORDERS]) for i in range(0, len(ids), MOST_ORDERS)),
     ]
 
 
@@ -33,3 +30,7 @@ def event_of(payload: str) -> LedgerEvent:
     """What a payload tells."""
     told = orjson.loads(payload)
     return LedgerEvent(tuple(told["strategies"]), tuple(map(UUID, told["orders"])))
+
+
+def _payload(names: list[str], ids: list[str]) -> str:
+    return orjson.dumps({"strategies": names, "orders": ids}).decode()

@@ -1,0 +1,257 @@
+"""What every Ledger promises. Subclass it where pytest finds it; `store` is the implementation."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from services.portfolio.domain.book import RequestedMode, State
+from services.portfolio.domain.order import Order
+from services.portfolio.ports import (
+    Answer,
+    Changes,
+    Ledger,
+    Needs,
+    Snapshot,
+    StorageConflictError,
+    StoredRequest,
+)
+from services.portfolio.views import PortfolioView, PositionView
+from tests.ledger.values import d, new_id
+from tests.ports.makers import (
+    LIVE,
+    PAPER,
+    at,
+    filled_day,
+    opened,
+    order,
+    position,
+    save,
+    strategy,
+    with_orders,
+)
+from tests.ports.stores import Store
+
+
+async def loaded(ledger: Ledger, needs: Needs) -> Snapshot:
+    """A snapshot, read and let go."""
+    async with ledger.transaction() as transaction:
+        return await transaction.load(needs)
+
+
+class LedgerContract:
+    """Transactions on any store."""
+
+    async def test_what_does_not_exist_is_absent(self, store: Store) -> None:
+        needs = Needs({"Nobody"}, {new_id()}, {new_id()}, {"no-request"})
+        assert await loaded(store.ledger, needs) == Snapshot({}, {}, {}, {}, {})
+        assert await loaded(store.ledger, Needs()) == Snapshot({}, {}, {}, {}, {})
+
+    async def test_what_was_saved_reads_back_exactly(self, store: Store) -> None:
+        changes = filled_day("A")
+        changes.strategies["A"] = replace(
+            strategy("A", state=State.HALTED), requested_mode=RequestedMode.LIVE
+        )
+        await save(store.ledger, changes)
+        (owner, held), *_ = changes.positions.items()
+        needs = Needs({"A"}, set(changes.orders), {held.position_id})
+        found = await loaded(store.ledger, needs)
+        assert found.strategies == changes.strategies
+        assert found.books == changes.books
+        assert found.orders == changes.orders
+        assert found.positions == {held.position_id: owner}
+
+    @pytest.mark.parametrize(
+        "amount",
+        ["0.00000001", "99999999999999999999.99999999", "123456789.12345678", "1E+12", "0.10"],
+    )
+    async def test_amounts_read_back_to_the_last_decimal(self, store: Store, amount: str) -> None:
+        changes = opened("A", amount, PAPER, position("SPXL", amount, amount, amount))
+        await save(store.ledger, changes)
+        found = await loaded(store.ledger, Needs({"A"}))
+        assert found.books == changes.books
+
+    async def test_both_modes_of_a_strategy_are_loaded_apart(self, store: Store) -> None:
+        held = position("SPXL", 1, 5)
+        await save(store.ledger, opened("A", 10), opened("A", -20, LIVE, held))
+        found = await loaded(store.ledger, Needs({"A"}))
+        assert found.books["A", PAPER].positions == {}
+        assert found.books["A", LIVE].positions == {"SPXL": held}
+        assert found.strategies["A"].mode is LIVE
+
+    async def test_orders_and_positions_bring_their_strategies(self, store: Store) -> None:
+        held = position("SPXL", 1, 5)
+        mine = order("B")
+        await save(store.ledger, opened("A", 1, PAPER, held), opened("B"), opened("C"))
+        await save(store.ledger, with_orders("B", [mine]))
+        found = await loaded(
+            store.ledger, Needs(orders={mine.order_id}, positions={held.position_id})
+        )
+        assert set(found.strategies) == {"A", "B"}
+        assert set(found.books) == {("A", PAPER), ("B", PAPER)}
+        assert found.orders == {mine.order_id: mine}
+
+    async def test_saving_again_replaces_the_state_and_keeps_the_rest(self, store: Store) -> None:
+        changes = filled_day("A")
+        await save(store.ledger, changes)
+        (old_order, *_) = changes.orders.values()
+        key = ("A", PAPER)
+        new_order = replace(old_order, reason="late", update_time=at(9))
+        new_book = replace(changes.books[key], version=4, cash=d(5000), update_time=at(9))
+        await save(
+            store.ledger,
+            Changes(
+                strategies={"A": strategy("A", state=State.HALTED)},
+                books={key: new_book},
+                orders={new_order.order_id: new_order},
+            ),
+        )
+        found = await loaded(store.ledger, Needs({"A"}, set(changes.orders)))
+        assert found.strategies["A"].state is State.HALTED
+        assert found.books[key] == new_book  # its position stays
+        assert found.orders == {**changes.orders, new_order.order_id: new_order}
+
+    @pytest.mark.parametrize("error", [ValueError, StorageConflictError, asyncio.CancelledError])
+    async def test_a_block_that_ends_badly_leaves_no_trace(
+        self, store: Store, error: type[BaseException]
+    ) -> None:
+        await save(store.ledger, opened("A"))
+        before = await loaded(store.ledger, Needs({"A", "B"}))
+
+        async def fail() -> None:
+            async with store.ledger.transaction() as transaction:
+                await transaction.load(Needs({"A"}))
+                await transaction.save(filled_day("B"))
+                await transaction.save(Changes(strategies={"A": strategy("A", LIVE)}))
+                await transaction.remember([StoredRequest("r", "BuyAll", b"f", None)])
+                raise error
+
+        with pytest.raises(error):
+            await fail()
+        assert await loaded(store.ledger, Needs({"A", "B"}, requests={"r"})) == before
+        assert await store.reads.audit() == (1, [])
+
+    async def test_a_transaction_that_fails_lets_the_next_one_in(self, store: Store) -> None:
+        await save(store.ledger, opened("A"))
+
+        async def fail() -> None:
+            async with store.ledger.transaction() as transaction:
+                await transaction.load(Needs({"A"}))
+                raise ValueError("no")
+
+        for _ in range(20):  # more often than there are connections
+            with pytest.raises(ValueError, match="no"):
+                await fail()
+        async with asyncio.timeout(5):
+            await loaded(store.ledger, Needs({"A"}))
+
+    async def test_two_transactions_on_one_strategy_take_turns(self, store: Store) -> None:
+        await save(store.ledger, opened("A", 0))
+        key = ("A", PAPER)
+
+        async def add_one() -> None:
+            async with store.ledger.transaction() as transaction:
+                book = (await transaction.load(Needs({"A"}))).books[key]
+                await asyncio.sleep(0.001)  # the others would read the same book
+                richer = replace(book, version=book.version + 1, cash=book.cash + 1)
+                await transaction.save(Changes(books={key: richer}))
+
+        await asyncio.gather(*(add_one() for _ in range(24)))
+        book = (await loaded(store.ledger, Needs({"A"}))).books[key]
+        assert (book.version, book.cash) == (25, d(24))
+
+    async def test_transactions_on_the_same_strategies_in_any_order_do_not_deadlock(
+        self, store: Store
+    ) -> None:
+        names = ["A", "B", "C", "D"]
+        await save(store.ledger, *(opened(name, 0) for name in names))
+
+        async def touch(turned: bool) -> None:
+            async with store.ledger.transaction() as transaction:
+                found = await transaction.load(Needs(names[::-1] if turned else names))
+                books = {
+                    key: replace(book, version=book.version + 1)
+                    for key, book in found.books.items()
+                }
+                await transaction.save(Changes(books=books))
+
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(touch(i % 2 == 0) for i in range(16)))
+        found = await loaded(store.ledger, Needs(names))
+        assert {book.version for book in found.books.values()} == {17}
+
+    async def test_answers_are_remembered_as_they_were_given(self, store: Store) -> None:
+        answers = await self.answers(store)
+        requests = [
+            StoredRequest(f"r{i}", "Method", bytes([i, 0, 255]), answer)
+            for i, answer in enumerate(answers)
+        ]
+        async with store.ledger.transaction() as transaction:
+            await transaction.remember(requests)
+        found = await loaded(store.ledger, Needs(requests={"r0", "r1", "r2", "r3", "r9"}))
+        assert found.requests == {request.request_id: request for request in requests}
+        kinds = [type(found.requests[f"r{i}"].answer) for i in range(4)]
+        assert kinds == [Order, PositionView, PortfolioView, type(None)]
+
+    async def answers(self, store: Store) -> list[Answer]:
+        """One answer of each kind."""
+        held = position("SPXL", "0.00000003", "0.10", "1E+2")
+        await save(store.ledger, opened("A", "12.30000000", PAPER, held))
+        async with store.ledger.transaction() as transaction:
+            return [
+                replace(order("A"), reason='a "quoted" \u00fcml\u00e4ut \\ line\n'),
+                await transaction.position(held.position_id),
+                await transaction.portfolio("A"),
+                None,
+            ]
+
+    async def test_a_request_id_is_remembered_once(self, store: Store) -> None:
+        request = StoredRequest("r", "BuyAll", b"one", None)
+        async with store.ledger.transaction() as transaction:
+            await transaction.remember([request])
+
+        async def use_it_again() -> None:
+            async with store.ledger.transaction() as transaction:
+                await transaction.save(opened("A"))
+                await transaction.remember([StoredRequest("r", "SellAll", b"two", None)])
+
+        with pytest.raises(StorageConflictError):
+            await use_it_again()
+        found = await loaded(store.ledger, Needs({"A"}, requests={"r"}))
+        assert found.requests == {"r": request}
+        assert not found.strategies
+
+    @pytest.mark.parametrize("facts", ["fills", "cash_entries", "order_events", "adjustments"])
+    async def test_a_fact_is_booked_once(self, store: Store, facts: str) -> None:
+        changes = filled_day("A")
+        if facts == "adjustments":
+            changes = opened("A", 1, PAPER, position("SPXL", 1, 1))
+        await save(store.ledger, changes)
+        again = Changes(**{facts: getattr(changes, facts)})
+        assert getattr(again, facts)
+        with pytest.raises(StorageConflictError):
+            await save(store.ledger, again)
+
+    async def test_a_transaction_shows_what_it_has_written(self, store: Store) -> None:
+        held = position("SPXL", 2, 7, last_price=5)
+        async with store.ledger.transaction() as transaction:
+            await transaction.save(opened("A", 100, PAPER, held))
+            portfolio = await transaction.portfolio("A")
+            shown = await transaction.position(held.position_id)
+            assert await store.reads.portfolios() == []  # to nobody else
+        assert (portfolio.cash, portfolio.positions_value, portfolio.equity) == (100, 10, 110)
+        assert (shown.quantity, shown.average_cost, shown.market_value) == (2, d("3.5"), 10)
+        assert await store.reads.portfolios() == [portfolio]
+
+    async def test_a_position_that_was_closed_again_is_a_conflict(self, store: Store) -> None:
+        # Two commands of one batch: one sets the position, the next sells it. Alone, each has an
+        # answer.
+        held = position("SPXL", 0, 0)
+
+        async def show_it() -> None:
+            async with store.ledger.transaction() as transaction:
+                await transaction.save(opened("A", 100, PAPER, held))
+                await transaction.position(held.position_id)
+
+        with pytest.raises(StorageConflictError):
+            await show_it()

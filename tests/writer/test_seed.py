@@ -1,0 +1,104 @@
+"""What a fresh system knows, however its first start goes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from services.portfolio.commands import BuyAll, UpsertPortfolio
+from services.portfolio.router import Router
+from services.portfolio.seed import STRATEGIES, seed
+from services.portfolio.views import PortfolioView
+from services.portfolio.writer import Writer
+from tests.ledger.values import d
+from tests.ports.stores import Store, postgresql_store
+from tests.writer.desks import assert_balanced, rules
+
+
+@asynccontextmanager
+async def router_on(store: Store) -> AsyncIterator[Router]:
+    """A router on the store."""
+    router = Router(
+        Writer(store.ledger, rules()), store.reads, store.feed, lambda: datetime.now(UTC)
+    )
+    try:
+        yield router
+    finally:
+        await router.stop()
+
+
+async def cash_of(store: Store) -> dict[str, Decimal]:
+    """The cash of every strategy."""
+    return {view.strategy_name: view.cash for view in await store.reads.portfolios()}
+
+
+async def test_a_fresh_system_shares_its_capital_among_five_strategies(store: Store) -> None:
+    async with router_on(store) as router:
+        await seed(router, d("100000.04"))
+    assert await cash_of(store) == dict.fromkeys(STRATEGIES, d(20000))
+    await assert_balanced(store.reads)
+
+
+async def test_a_second_start_changes_nothing(store: Store) -> None:
+    async with router_on(store) as router:
+        await seed(router, d(100_000))
+        await router.writer.submit(BuyAll(STRATEGIES[0], "SPXL", d(100)))
+        await router.writer.submit(UpsertPortfolio("Mine", d(5)))
+        before = await store.reads.portfolios()
+        await seed(router, d(200_000))
+        assert await store.reads.portfolios() == before
+
+
+async def test_a_system_with_strategies_of_its_own_is_not_seeded(store: Store) -> None:
+    async with router_on(store) as router:
+        await router.writer.submit(UpsertPortfolio("Mine", d(5)))
+        await seed(router, d(100_000))
+    assert await cash_of(store) == {"Mine": 5}
+
+
+async def test_a_first_start_that_was_killed_is_finished_by_the_second(store: Store) -> None:
+    async with router_on(store) as router:
+        await router.writer.submit(UpsertPortfolio(STRATEGIES[0], d(20_000)))
+        await seed(router, d(100_000))
+    assert await cash_of(store) == dict.fromkeys(STRATEGIES, d(20_000))
+
+
+async def test_replicas_that_start_together_give_the_capital_once(migrated_url: str) -> None:
+    async with (
+        postgresql_store(migrated_url) as one,
+        postgresql_store(migrated_url) as other,
+        router_on(one) as first,
+        router_on(other) as second,
+    ):
+        await asyncio.gather(seed(first, d(100_000)), seed(second, d(100_000)))
+        assert await cash_of(one) == dict.fromkeys(STRATEGIES, d(20_000))
+        await assert_balanced(one.reads)
+
+
+async def test_a_replica_that_starts_late_does_not_give_spent_cash_again(
+    migrated_url: str,
+) -> None:
+    # It saw an empty system, and by the time it seeds, the first one has traded.
+    async with (
+        postgresql_store(migrated_url) as one,
+        postgresql_store(migrated_url) as other,
+        router_on(one) as first,
+        router_on(other) as second,
+    ):
+        late = SawNothing(second)
+        await seed(first, d(100_000))
+        await first.writer.submit(BuyAll(STRATEGIES[0], "SPXL", d(100)))
+        await seed(late, d(100_000))
+        assert (await cash_of(one))[STRATEGIES[0]] == 0
+
+
+class SawNothing(Router):
+    """A router whose first look at the portfolio was before there was one."""
+
+    def __init__(self, router: Router) -> None:
+        self.writer = router.writer
+        self.reads = self  # type: ignore[assignment]
+
+    async def portfolios(self) -> list[PortfolioView]:
+        return []
