@@ -304,8 +304,10 @@ def _place(
     booking = ledger.accept(batch.book((strategy.name, strategy.mode)), ticket, desk.now)
     execution = desk.broker.execution_on_accept(booking.order)
     if execution is not None:
+        held = booking.book.positions.get(symbol)
+        position_id = held.position_id if held else desk.new_id()
         filled = ledger.book_fill(
-            booking.book, booking.order, execution, desk.new_id(), desk.now, desk.actor
+            booking.book, booking.order, execution, position_id, desk.now, desk.actor
         )
         # The order is stored for the first time as EXECUTED, so no change of status is recorded.
         booking = Booking(filled.book, filled.order, filled.fill, filled.cash_entries)

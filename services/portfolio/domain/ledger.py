@@ -170,26 +170,7 @@ def book_fill(
         InsufficientCashError: A PAPER fill costs more cash than there is.
         TooLargeError: A figure is larger than the ledger can hold.
     """
-    if not order.is_open:
-        raise IllegalFillError(
-            f"Order {order.order_id} is {order.status}, which is final; it takes no more fills.",
-            status=order.status,
-            fill=plain_quantity(execution.quantity),
-        )
-    if not ZERO < execution.quantity <= order.open_quantity:
-        raise IllegalFillError(
-            f"Order {order.order_id} has {plain_quantity(order.open_quantity)} "
-            f"{order.symbol} open; a fill of {plain_quantity(execution.quantity)} does not fit.",
-            open=plain_quantity(order.open_quantity),
-            fill=plain_quantity(execution.quantity),
-        )
-    if execution.value <= 0:
-        raise IllegalFillError(
-            f"A fill of {plain_quantity(execution.quantity)} {order.symbol} at "
-            f"{plain(order.price)} USD comes to less than 0.00000001 USD. Trade more.",
-            fill=plain_quantity(execution.quantity),
-            price=plain(order.price),
-        )
+    _require_fitting(order, execution)
     completes = execution.quantity == order.open_quantity
     released = order.reserved_cash
     if not completes:
@@ -428,6 +409,30 @@ def _changed(
         positions,
         now,
     )
+
+
+def _require_fitting(order: Order, execution: Execution) -> None:
+    """Checks that an order can take this fill."""
+    if not order.is_open:
+        raise IllegalFillError(
+            f"Order {order.order_id} is {order.status}, which is final; it takes no more fills.",
+            status=order.status,
+            fill=plain_quantity(execution.quantity),
+        )
+    if not ZERO < execution.quantity <= order.open_quantity:
+        raise IllegalFillError(
+            f"Order {order.order_id} has {plain_quantity(order.open_quantity)} "
+            f"{order.symbol} open; a fill of {plain_quantity(execution.quantity)} does not fit.",
+            open=plain_quantity(order.open_quantity),
+            fill=plain_quantity(execution.quantity),
+        )
+    if execution.value <= 0:
+        raise IllegalFillError(
+            f"A fill of {plain_quantity(execution.quantity)} {order.symbol} at "
+            f"{plain(order.price)} USD comes to less than 0.00000001 USD. Trade more.",
+            fill=plain_quantity(execution.quantity),
+            price=plain(order.price),
+        )
 
 
 def _require_holdable(*amounts: Decimal) -> None:
