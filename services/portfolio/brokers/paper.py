@@ -20,6 +20,8 @@ class PaperBroker:
 
     def commission(self, quantity: Decimal) -> Decimal:
         """What filling `quantity` shares costs, in USD."""
+        if not self.commission_per_share:
+            return ZERO
         return value_of(quantity, self.commission_per_share)
 
     def execution_on_accept(self, order: Order) -> Execution | None:

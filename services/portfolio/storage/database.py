@@ -101,9 +101,18 @@ def parse_url(database_url: str) -> URL:
 class Database:
     """One router's connections: a pool for hot statements, an engine for all others."""
 
-    def __init__(self, url: URL, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    def __init__(self, url: URL) -> None:
         self.url = url
-        self.pool = pool
+        self.connections = 0  # that the pool has made until now
+        self.pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
+            dsn(url),
+            min_size=1,
+            max_size=POOL_SIZE,
+            timeout=CONNECT_TIMEOUT_S,
+            server_settings=SERVER_SETTINGS,
+            init=self._count,
+            reset=_leave_as_it_is,
+        )
         # Both connect by the same address: SQLAlchemy would hand asyncpg what the address says of
         # sslmode and the like as arguments, which it does not take.
         self.engine: AsyncEngine = create_async_engine(
@@ -125,20 +134,13 @@ class Database:
         """
         url = parse_url(database_url)
         try:
-            pool = await asyncpg.create_pool(
-                dsn(url),
-                min_size=1,
-                max_size=POOL_SIZE,
-                timeout=CONNECT_TIMEOUT_S,
-                server_settings=SERVER_SETTINGS,
-                reset=_leave_as_it_is,
-            )
+            database = cls(url)
+            await database.pool
         except (*AWAY, ValueError) as error:
             raise BadDatabaseUrlError(
                 f"DATABASE_URL {url.render_as_string(hide_password=True)} cannot be used: "
                 f"{error or type(error).__name__}"
             ) from None
-        database = cls(url, pool)
         try:
             await database.migrate()
         except BaseException:
@@ -161,6 +163,9 @@ class Database:
                 await connection.commit()
                 await connection.invalidate()  # its settings are not for others
 
+    async def _count(self, _connection: object) -> None:
+        self.connections += 1
+
     @asynccontextmanager
     async def hot(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"]:
         """A pooled connection for hot statements, with its errors translated."""
@@ -171,7 +176,8 @@ class Database:
     async def close(self) -> None:
         """Closes every connection; what still runs after 5 s is cut."""
         try:
-            await asyncio.wait_for(self.pool.close(), 5)
+            async with asyncio.timeout(5):
+                await self.pool.close()
         except TimeoutError:
             self.pool.terminate()
         await self.engine.dispose()

@@ -1,7 +1,7 @@
 """The feed of commits: one LISTEN connection a router, and a bounded queue for each watcher."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
@@ -38,10 +38,8 @@ class PostgresFeed:
         """
         if self._task.done():
             raise _missed("The router is stopping.")
-        try:
-            await asyncio.wait_for(self._listening.wait(), CONNECT_TIMEOUT_S)
-        except TimeoutError:
-            raise _missed("The router cannot reach its database at the moment.") from None
+        if not await _within(CONNECT_TIMEOUT_S, self._listening):
+            raise _missed("The router cannot reach its database at the moment.")
         queue: Subscriber = asyncio.Queue(MOST_BEHIND)
         self._subscribers.add(queue)
         try:
@@ -75,7 +73,7 @@ class PostgresFeed:
             connection.add_termination_listener(lambda _: broken.set())
             await connection.add_listener(CHANNEL, self._tell)
             self._listening.set()
-            while not await _within(broken.wait(), PROBE_EVERY_S):
+            while not await _within(PROBE_EVERY_S, broken):
                 # A server that vanished without a word is noticed only by asking it.
                 await connection.fetchval("SELECT 1", timeout=CONNECT_TIMEOUT_S)
             log.warning("feed_lost", next="reconnecting; watchers are told to call again")
@@ -107,10 +105,14 @@ async def _events(queue: Subscriber) -> AsyncIterator[LedgerEvent]:
     raise _missed("Events may have been missed.")
 
 
-async def _within(happening: Awaitable[object], limit_s: float) -> bool:
-    """Whether it happens in time."""
+async def _within(limit_s: float, event: asyncio.Event) -> bool:
+    """Whether the event is set in time.
+
+    Not by wait_for(): before Python 3.12 it swallows a cancellation that comes as the event does.
+    """
     try:
-        await asyncio.wait_for(happening, limit_s)
+        async with asyncio.timeout(limit_s):
+            await event.wait()
     except TimeoutError:
         return False
     return True

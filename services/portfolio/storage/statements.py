@@ -8,14 +8,17 @@ from dataclasses import fields
 
 from services.portfolio.domain.order import Order
 
-# Locks strategies in name order, which keeps two writers from waiting for each other in a ring.
-# Whoever changes a book, an order or a position holds this lock. NO KEY: foreign keys stay free.
-LOCK_STRATEGIES = """
-SELECT strategy_name, requested_mode, mode, state, halt_reason, update_time
-FROM strategies
-WHERE strategy_name = ANY($1)
-ORDER BY strategy_name
-FOR NO KEY UPDATE
+# Locks strategies and their books in name order, which keeps two writers from waiting for each
+# other in a ring. Whoever changes a book, an order or a position holds this lock. PostgreSQL reads
+# locked rows anew after a wait, so these versions are the present ones. NO KEY: foreign keys stay
+# free.
+LOCK = """
+SELECT s.strategy_name, s.requested_mode, s.mode, s.state, s.halt_reason, s.update_time,
+       b.mode AS book_mode, b.version
+FROM strategies s JOIN books b USING (strategy_name)
+WHERE s.strategy_name = ANY($1)
+ORDER BY s.strategy_name, b.mode
+FOR NO KEY UPDATE OF s, b
 """
 
 # Books of locked strategies with their positions. A statement of its own, after the lock: its
