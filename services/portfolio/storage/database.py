@@ -137,9 +137,9 @@ class Database:
             database = cls(url)
             await database.pool
         except (*AWAY, ValueError) as error:
+            shown = url.set(drivername="postgresql").render_as_string(hide_password=True)
             raise BadDatabaseUrlError(
-                f"DATABASE_URL {url.render_as_string(hide_password=True)} cannot be used: "
-                f"{error or type(error).__name__}"
+                f"DATABASE_URL {shown} cannot be used: {error or type(error).__name__}"
             ) from None
         try:
             await database.migrate()
