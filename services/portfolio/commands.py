@@ -20,7 +20,7 @@ from services.portfolio.domain.book import (
     State,
     Strategy,
 )
-from services.portfolio.domain.ledger import Booking, Report, Ticket
+from services.portfolio.domain.ledger import Report, Ticket
 from services.portfolio.domain.money import ZERO, rounded, value_of
 from services.portfolio.domain.order import Mode, Order, Side
 from services.portfolio.domain.position import Position
@@ -301,15 +301,13 @@ def _place(
     desk = batch.desk
     commission = rounded(desk.broker.commission(quantity))
     ticket = Ticket(desk.new_id(), symbol, side, quantity, price, request_id, commission)
-    booking = ledger.accept(batch.book((strategy.name, strategy.mode)), ticket, desk.now)
-    execution = desk.broker.execution_on_accept(booking.order)
-    if execution is not None:
-        held = booking.book.positions.get(symbol)
+    book = batch.book((strategy.name, strategy.mode))
+    execution = desk.broker.execution_on_accept(ticket)
+    if execution is None:
+        booking = ledger.accept(book, ticket, desk.now)
+    else:
+        held = book.positions.get(symbol)
         position_id = held.position_id if held else desk.new_id()
-        filled = ledger.book_fill(
-            booking.book, booking.order, execution, position_id, desk.now, desk.actor
-        )
-        # The order is stored for the first time as EXECUTED, so no change of status is recorded.
-        booking = Booking(filled.book, filled.order, filled.fill, filled.cash_entries)
+        booking = ledger.accept_filled(book, ticket, execution, position_id, desk.now)
     batch.record_booking(booking)
     return booking.order

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from services.portfolio.domain.audit import Difference
 from services.portfolio.domain.book import Book, CashEntry, Strategy
+from services.portfolio.domain.ledger import Ticket
 from services.portfolio.domain.order import (
     Execution,
     Fill,
@@ -46,8 +47,8 @@ class Broker(Protocol):
     def commission(self, quantity: Decimal) -> Decimal:
         """What filling `quantity` shares is expected to cost, in USD."""
 
-    def execution_on_accept(self, order: Order) -> Execution | None:
-        """The fill an accepted order gets at once; None when it stays PENDING."""
+    def execution_on_accept(self, ticket: Ticket) -> Execution | None:
+        """The whole fill that the order gets at once; None when it is to stay PENDING."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The life of an order: reserved when it is accepted, posted on each fill, released at its end."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -11,8 +12,10 @@ from services.portfolio.domain.errors import (
     IllegalStatusChangeError,
     InsufficientCashError,
     InsufficientSharesError,
+    LedgerError,
     TooLargeError,
 )
+from services.portfolio.domain.ledger import Ticket
 from services.portfolio.domain.money import LARGEST, ZERO
 from services.portfolio.domain.order import TRANSITIONS, Execution, Mode, Order, Side, Status
 from tests.ledger.values import (
@@ -304,3 +307,34 @@ def test_an_order_tells_what_is_open() -> None:
         S.CANCELLED: False,
         S.REJECTED: False,
     }
+
+
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("commission", [0, 3])
+def test_filling_at_once_is_accepting_and_then_filling(side: Side, commission: int) -> None:
+    book = buy(book_with(10_000, shares=20, cost=150), quantity=5).book
+    wish = ticket(side, 10, 100, commission)
+    execution = Execution("x", wish.quantity, d(995), d(commission))
+    position_id = book.positions["SPXL"].position_id
+    accepted = ledger.accept(book, wish, NOW)
+    slow = ledger.book_fill(accepted.book, accepted.order, execution, position_id, NOW, ACTOR)
+    fast = ledger.accept_filled(book, wish, execution, position_id, NOW)
+    assert fast.order == slow.order
+    assert replace(fast.book, version=slow.book.version) == slow.book
+    assert fast.book.version == book.version + 1
+    assert slow.fill is not None
+    assert fast.fill == replace(slow.fill, book_version=fast.book.version)
+    assert fast.cash_entries == tuple(
+        replace(entry, book_version=fast.book.version) for entry in slow.cash_entries
+    )
+    assert fast.event is None  # it was never PENDING
+
+
+@pytest.mark.parametrize("wish", [ticket(Side.BUY, 11, 100), ticket(Side.SELL, 21, 100)])
+def test_filling_at_once_refuses_what_accepting_refuses(wish: Ticket) -> None:
+    book = book_with(1099, shares=20, cost=150)
+    with pytest.raises(LedgerError) as slow:
+        ledger.accept(book, wish, NOW)
+    with pytest.raises(type(slow.value)) as fast:
+        ledger.accept_filled(book, wish, Execution("x", wish.quantity, d(1), d(0)), new_id(), NOW)
+    assert str(fast.value) == str(slow.value)

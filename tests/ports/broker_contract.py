@@ -7,11 +7,11 @@ from hypothesis import given
 
 from services.portfolio.domain import ledger
 from services.portfolio.domain.errors import LedgerError
-from services.portfolio.domain.order import Order, Side, Status
+from services.portfolio.domain.ledger import Ticket
+from services.portfolio.domain.order import Side, Status
 from services.portfolio.ports import Broker
 from tests.ledger.amounts import PROPERTY, WIRE, exactly
-from tests.ledger.values import ACTOR, LATER, NOW, book_with, d, half_even, new_id, ticket
-from tests.ports.makers import order
+from tests.ledger.values import NOW, book_with, d, half_even, new_id, ticket
 
 LOT = [d(1), d(10), d("0.5"), d("0.00000001"), d("1E+9"), d("123456789.123456")]
 
@@ -23,9 +23,9 @@ class BrokerContract:
         """The one to try."""
         raise NotImplementedError
 
-    def pending(self, quantity: Decimal, price: Decimal = Decimal(1)) -> Order:
+    def wish(self, quantity: Decimal, price: Decimal = Decimal(1)) -> Ticket:
         """An order to execute."""
-        return replace(order("A"), quantity=quantity, price=price)
+        return ticket(Side.BUY, str(quantity), str(price))
 
     def test_a_commission_is_an_amount_and_never_negative(self) -> None:
         for quantity in LOT:
@@ -35,11 +35,11 @@ class BrokerContract:
 
     def test_a_fill_at_once_fits_its_order(self) -> None:
         for quantity in LOT:
-            one = self.pending(quantity, d("123.45"))
+            one = self.wish(quantity, d("123.45"))
             execution = self.broker().execution_on_accept(one)
             if execution is not None:
                 assert execution.execution_id
-                assert 0 < execution.quantity <= one.open_quantity
+                assert 0 < execution.quantity <= one.quantity
                 assert execution.value > 0
                 assert 0 <= execution.commission <= self.broker().commission(quantity)
 
@@ -50,15 +50,14 @@ class BrokerContract:
         @given(WIRE, WIRE)
         def check(quantity: Decimal, price: Decimal) -> None:
             commission = broker.commission(quantity)
-            wish = replace(ticket(Side.BUY, str(quantity), str(price)), commission=commission)
+            wish = replace(self.wish(quantity, price), commission=commission)
             needed = half_even(exactly(quantity) * exactly(price)) + commission
-            booked = ledger.accept(book_with(str(needed)), wish, NOW)
-            execution = broker.execution_on_accept(booked.order)
+            execution = broker.execution_on_accept(wish)
             if execution is None:
                 return
             try:
-                filled = ledger.book_fill(
-                    booked.book, booked.order, execution, new_id(), LATER, ACTOR
+                filled = ledger.accept_filled(
+                    book_with(str(needed)), wish, execution, new_id(), NOW
                 )
             except LedgerError:
                 assert not execution.value  # worth less than the ledger keeps

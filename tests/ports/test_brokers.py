@@ -16,7 +16,7 @@ class TestPaperBroker(BrokerContract):
         return PaperBroker()
 
     def test_it_fills_whole_orders_at_their_price(self) -> None:
-        one = self.pending(d(3), d("33.33333333"))
+        one = self.wish(d(3), d("33.33333333"))
         assert self.broker().execution_on_accept(one) == Execution(
             "paper", d(3), d("99.99999999"), d(0)
         )
@@ -40,4 +40,4 @@ class TestPaperBrokerByHand(BrokerContract):
         return PaperBroker(Decimal(1), by_hand=True)
 
     def test_it_fills_nothing(self) -> None:
-        assert self.broker().execution_on_accept(self.pending(d(3))) is None
+        assert self.broker().execution_on_accept(self.wish(d(3))) is None

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
+from services.portfolio.domain.ledger import Ticket
 from services.portfolio.domain.money import ZERO, value_of
-from services.portfolio.domain.order import Execution, Order
+from services.portfolio.domain.order import Execution
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,13 @@ class PaperBroker:
             return ZERO
         return value_of(quantity, self.commission_per_share)
 
-    def execution_on_accept(self, order: Order) -> Execution | None:
+    def execution_on_accept(self, ticket: Ticket) -> Execution | None:
         """The whole order at its price, unless fills are reported by hand."""
         if self.by_hand:
             return None
         return Execution(
             "paper",
-            order.quantity,
-            value_of(order.quantity, order.price),
-            self.commission(order.quantity),
+            ticket.quantity,
+            value_of(ticket.quantity, ticket.price),
+            self.commission(ticket.quantity),
         )

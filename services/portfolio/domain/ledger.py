@@ -121,21 +121,12 @@ def accept(book: Book, ticket: Ticket, now: datetime) -> Booking:
         InsufficientSharesError: It sells more than is held and free.
         TooLargeError: A figure is larger than the ledger can hold.
     """
-    _require_holdable(ticket.quantity)
+    reserved_cash = _cash_to_reserve(book, ticket)
     if ticket.side is Side.BUY:
-        reserved_cash = value_of(ticket.quantity, ticket.price) + ticket.commission
-        if reserved_cash > book.free_cash:
-            action = f"Buying {plain_quantity(ticket.quantity)} {ticket.symbol}"
-            raise InsufficientCashError(action, reserved_cash, book.free_cash)
-        book = _changed(book, now, reserved_cash=book.reserved_cash + reserved_cash)
+        after = _changed(book, now, reserved_cash=book.reserved_cash + reserved_cash)
     else:
-        reserved_cash = ZERO
-        position = book.positions.get(ticket.symbol)
-        free = position.free_quantity if position else ZERO
-        if position is None or ticket.quantity > free:
-            held = position.quantity if position else ZERO
-            raise InsufficientSharesError(ticket.symbol, ticket.quantity, held, free)
-        book = _changed(book, now, position=position.reserving(ticket.quantity))
+        held = book.positions[ticket.symbol]
+        after = _changed(book, now, position=held.reserving(ticket.quantity))
     order = Order(
         ticket.order_id,
         book.strategy_name,
@@ -154,7 +145,60 @@ def accept(book: Book, ticket: Ticket, now: datetime) -> Booking:
         now,
         now,
     )
-    return Booking(book, order)
+    return Booking(after, order)
+
+
+def accept_filled(
+    book: Book, ticket: Ticket, execution: Execution, position_id: UUID, now: datetime
+) -> Booking:
+    """Accepts an order that is filled whole at once, as EXECUTED.
+
+    What accept() and then book_fill() would do, in one move: most PAPER orders end so.
+
+    Raises:
+        As accept() and book_fill().
+    """
+    _cash_to_reserve(book, ticket)  # as much as checks that the book can bear the order
+    _require_worth(ticket, execution)
+    held = book.positions.get(ticket.symbol) or empty_position(position_id, ticket.symbol, now)
+    if ticket.side is Side.SELL:
+        held = held.reserving(ticket.quantity)
+    order = Order(
+        ticket.order_id,
+        book.strategy_name,
+        book.mode,
+        ticket.symbol,
+        ticket.side,
+        ticket.quantity,
+        ticket.price,
+        Status.EXECUTED,
+        execution.quantity,
+        execution.value,
+        execution.commission,
+        ZERO,
+        "",
+        ticket.request_id,
+        now,
+        now,
+    )
+    return _posted(book, order, execution, held, book.reserved_cash, now)
+
+
+def _cash_to_reserve(book: Book, ticket: Ticket) -> Decimal:
+    """The cash that an order must reserve, 0 for a sell; checks that the book can bear it."""
+    _require_holdable(ticket.quantity)
+    if ticket.side is Side.BUY:
+        reserved_cash = value_of(ticket.quantity, ticket.price) + ticket.commission
+        if reserved_cash > book.free_cash:
+            action = f"Buying {plain_quantity(ticket.quantity)} {ticket.symbol}"
+            raise InsufficientCashError(action, reserved_cash, book.free_cash)
+        return reserved_cash
+    position = book.positions.get(ticket.symbol)
+    free = position.free_quantity if position else ZERO
+    if position is None or ticket.quantity > free:
+        held = position.quantity if position else ZERO
+        raise InsufficientSharesError(ticket.symbol, ticket.quantity, held, free)
+    return ZERO
 
 
 def book_fill(
@@ -175,20 +219,6 @@ def book_fill(
     released = order.reserved_cash
     if not completes:
         released = part_of(released, execution.quantity, order.open_quantity)
-    price = per_share(execution.value, execution.quantity)
-    _require_holdable(price)
-    held = book.positions.get(order.symbol) or empty_position(position_id, order.symbol, now)
-    trade = (execution.quantity, execution.value, execution.commission, price, now)
-    if order.side is Side.BUY:
-        moved, position = -execution.value, held.bought(*trade)
-    else:
-        moved, position = execution.value, held.sold(*trade)
-    cash = book.cash + moved - execution.commission
-    reserved_cash = book.reserved_cash - released
-    if book.mode is Mode.PAPER and cash < reserved_cash:
-        action = f"This fill of {plain_quantity(execution.quantity)} {order.symbol}"
-        raise InsufficientCashError(action, execution.commission - moved, book.cash - reserved_cash)
-    after = _changed(book, now, cash=cash, reserved_cash=reserved_cash, position=position)
     filled = Order(
         order.order_id,
         order.strategy_name,
@@ -207,8 +237,39 @@ def book_fill(
         order.create_time,
         now,
     )
+    held = book.positions.get(order.symbol) or empty_position(position_id, order.symbol, now)
+    booking = _posted(book, filled, execution, held, book.reserved_cash - released, now)
+    event = _event(order, filled, booking.book, actor)
+    return booking if event is None else replace(booking, event=event)
+
+
+def _posted(
+    book: Book,
+    filled: Order,
+    execution: Execution,
+    held: Position,
+    reserved_cash: Decimal,
+    now: datetime,
+) -> Booking:
+    """Moves the cash and the shares of one fill of an order.
+
+    `filled` is the order after the fill, `held` the position before it, with the shares of a sell
+    reserved, and `reserved_cash` what the book still has reserved after it.
+    """
+    price = per_share(execution.value, execution.quantity)
+    _require_holdable(price)
+    trade = (execution.quantity, execution.value, execution.commission, price, now)
+    if filled.side is Side.BUY:
+        moved, position = -execution.value, held.bought(*trade)
+    else:
+        moved, position = execution.value, held.sold(*trade)
+    cash = book.cash + moved - execution.commission
+    if book.mode is Mode.PAPER and cash < reserved_cash:
+        action = f"This fill of {plain_quantity(execution.quantity)} {filled.symbol}"
+        raise InsufficientCashError(action, execution.commission - moved, book.cash - reserved_cash)
+    after = _changed(book, now, cash=cash, reserved_cash=reserved_cash, position=position)
     fill = Fill(
-        order.order_id,
+        filled.order_id,
         execution.execution_id,
         after.version,
         execution.quantity,
@@ -222,7 +283,7 @@ def book_fill(
     ]
     if execution.commission:
         entries.append(replace(entries[0], kind=CashKind.COMMISSION, amount=-execution.commission))
-    return Booking(after, filled, fill, tuple(entries), _event(order, filled, after, actor))
+    return Booking(after, filled, fill, tuple(entries))
 
 
 def end(
@@ -426,20 +487,25 @@ def _require_fitting(order: Order, execution: Execution) -> None:
             open=plain_quantity(order.open_quantity),
             fill=plain_quantity(execution.quantity),
         )
+    _require_worth(order, execution)
+
+
+def _require_worth(traded: Order | Ticket, execution: Execution) -> None:
+    """Checks that a fill comes to any money."""
     if execution.value <= 0:
         raise IllegalFillError(
-            f"A fill of {plain_quantity(execution.quantity)} {order.symbol} at "
-            f"{plain(order.price)} USD comes to less than 0.00000001 USD. Trade more.",
+            f"A fill of {plain_quantity(execution.quantity)} {traded.symbol} at "
+            f"{plain(traded.price)} USD comes to less than 0.00000001 USD. Trade more.",
             fill=plain_quantity(execution.quantity),
-            price=plain(order.price),
+            price=plain(traded.price),
         )
 
 
 def _require_holdable(*amounts: Decimal) -> None:
     """Checks that the ledger can hold these amounts to the last decimal."""
-    largest = max(map(abs, amounts))
-    if largest > LARGEST:
-        raise TooLargeError(largest)
+    for amount in amounts:
+        if not -LARGEST <= amount <= LARGEST:
+            raise TooLargeError(abs(amount))
 
 
 def _event(before: Order, after: Order, book: Book, actor: str) -> OrderEvent | None:

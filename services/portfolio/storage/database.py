@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import asyncpg
 from alembic import command
@@ -48,6 +49,9 @@ AWAY = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InternalClientError,
 )
+
+
+PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
 class BadDatabaseUrlError(Exception):
@@ -104,6 +108,7 @@ class Database:
     def __init__(self, url: URL) -> None:
         self.url = url
         self.connections = 0  # that the pool has made until now
+        self._kept: PooledConnection | None = None  # out of the pool, for the writer
         self.pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
             dsn(url),
             min_size=1,
@@ -167,14 +172,39 @@ class Database:
         self.connections += 1
 
     @asynccontextmanager
-    async def hot(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"]:
+    async def hot(self) -> AsyncIterator[PooledConnection]:
         """A pooled connection for hot statements, with its errors translated."""
         with translated():
             async with self.pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
                 yield connection
 
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[PooledConnection]:
+        """As hot(), on a connection that stays out of the pool from one use to the next.
+
+        For the writer, which runs one batch after another: asking the pool for a connection and
+        giving it back cost it as much as one of its statements.
+        """
+        with translated():
+            connection, self._kept = self._kept, None
+            if connection is not None and connection.is_closed():
+                await self.pool.release(connection)
+                connection = None
+            if connection is None:
+                connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT_S)
+            try:
+                yield connection
+            finally:
+                if self._kept is None and not connection.is_closed():
+                    self._kept = connection
+                else:
+                    await self.pool.release(connection)
+
     async def close(self) -> None:
         """Closes every connection; what still runs after 5 s is cut."""
+        if self._kept is not None:
+            await self.pool.release(self._kept)
+            self._kept = None
         try:
             async with asyncio.timeout(5):
                 await self.pool.close()

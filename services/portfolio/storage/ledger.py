@@ -29,6 +29,8 @@ from services.portfolio.views import PortfolioView, PositionView
 Row = asyncpg.Record
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 MODES = {mode.value: mode for mode in Mode}  # a look-up costs a fifth of Mode(...)
+REQUESTED_MODES = {mode.value: mode for mode in RequestedMode}
+STATES = {state.value: state for state in State}
 MOST_KNOWN = 10_000  # books to remember
 ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer)
 
@@ -49,7 +51,7 @@ class PostgresLedger:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["PostgresTransaction"]:
         """A transaction that commits when its block ends well."""
-        async with self._database.hot() as connection:
+        async with self._database.kept() as connection:
             # A new connection may be to another server, a promoted standby say: forget.
             if self._known_since != self._database.connections or len(self._known) > MOST_KNOWN:
                 self._known_since = self._database.connections
@@ -192,9 +194,9 @@ class PostgresTransaction:
 def _strategy(row: Row) -> Strategy:
     return Strategy(
         row["strategy_name"],
-        RequestedMode(row["requested_mode"]),
+        REQUESTED_MODES[row["requested_mode"]],
         MODES[row["mode"]],
-        State(row["state"]),
+        STATES[row["state"]],
         row["halt_reason"],
         row["update_time"],
     )
