@@ -43,7 +43,7 @@ from SureshotSDK._client import PortfolioClient
 from SureshotSDK._clock import Calendar, Clock, ExchangeCalendar, Stop, SystemClock, Ticks
 from SureshotSDK._settings import cursor_path, read_settings
 from SureshotSDK.errors import PortfolioError, UnavailableError
-from SureshotSDK.feeds import PriceFeed, Quote, open_feed
+from SureshotSDK.feeds import ConnectedFeed, PriceFeed, Quote, open_feed
 from SureshotSDK.indicators import SMA
 
 _TRY_AGAIN_AFTER_S = 1.0
@@ -72,7 +72,7 @@ class Scheduler(ABC):
     `strategy_name`: the name by which the router knows it.
     `symbol`: what it follows. `position_symbol`: what it trades, by default the end of its name.
     `interval_s`: seconds between ticks; 0: no pause. `sma_window`: prices in `sma`.
-    `feed`: replay, csv:FOLDER, yahoo, or an object with PriceFeed's methods.
+    `feed`: replay, csv:FOLDER, yahoo, ibkr, or an object with PriceFeed's methods.
     `calendar`: an exchange's code such as XNYS (ticks only in its sessions), or an object with
     is_open. `data_dir`: where a recorded feed keeps its place. `clock`: for tests.
     What is not given comes from the strategy's attributes, the environment or a default: see
@@ -157,10 +157,13 @@ class Scheduler(ABC):
         ends = self._settings.stop_at_end if stop_at_end is None else stop_at_end
         with self._stopped_by_signals():
             interval_s = self._open()
-            self._say_started(interval_s)
-            self._tick_until_end(interval_s)
-            if not self._stop and not ends:
-                self.clock.wait(self._stop, None)
+            try:
+                self._say_started(interval_s)
+                self._tick_until_end(interval_s)
+                if not self._stop and not ends:
+                    self.clock.wait(self._stop, None)
+            finally:
+                self._close()
         self._events.say("stopped", "stopped")
 
     def start(self, *, stop_at_end: bool | None = None) -> None:
@@ -185,6 +188,7 @@ class Scheduler(ABC):
             symbol=self.symbol,
             window=self._settings.sma_window,
             cursor=cursor_path(self._settings),
+            ibkr=self._settings.ibkr,
         )
 
     @functools.cached_property
@@ -197,6 +201,10 @@ class Scheduler(ABC):
         _ = self._calendar
         wanted = self._settings.interval_s
         return self.feed.interval_s if wanted is None else wanted
+
+    def _close(self) -> None:
+        if isinstance(self._settings.feed, str) and isinstance(self.feed, ConnectedFeed):
+            self.feed.close()  # one that was passed belongs to who made it
 
     def _say_started(self, interval_s: float) -> None:
         self._events.say(
@@ -235,7 +243,7 @@ class Scheduler(ABC):
     def _tick(self, missed: int) -> None:
         quote = self.feed.latest(self.symbol)
         if quote is None:
-            self._say_idle(f"no fresh price of {self.symbol}")
+            self._say_idle(self._no_price(self.symbol))
             return
         self._follow(quote)
         held = self.feed.latest(self.positionSymbol)
@@ -276,7 +284,7 @@ class Scheduler(ABC):
     def _trade(self, side: str, symbol: str) -> Order | None:
         quote = self.feed.latest(symbol)
         if quote is None:
-            self._say_unsent(f"{side} {symbol}: no fresh price of {symbol}, nothing was sent")
+            self._say_unsent(f"{side} {symbol}: {self._no_price(symbol)}, nothing was sent")
             return None
         call = self.portfolio.buy_all if side == "BUY" else self.portfolio.sell_all
         try:
@@ -289,6 +297,10 @@ class Scheduler(ABC):
         self._unsent_because = ""
         self._say_order(order)
         return order
+
+    def _no_price(self, symbol: str) -> str:
+        why = self.feed.why_none(symbol) if isinstance(self.feed, ConnectedFeed) else ""
+        return f"no fresh price of {symbol}" + (f" ({why})" if why else "")
 
     def _say_tick(self, quote: Quote, held: Quote | None, missed: int) -> None:
         average = self.sma.get_value()

@@ -15,6 +15,16 @@ environment, else from the default:
 | data_dir        |                                 | DATA_DIR          | none: nothing is kept |
 | (of run)        |                                 | STOP_AT_END       | 0: stay, idle         |
 | (how it logs)   |                                 | LOG_FORMAT        | text; or json         |
+
+PRICE_FEED=ibkr needs two more of the environment, and knows a third:
+
+| environment         | what                                                             |
+|---------------------|------------------------------------------------------------------|
+| IBKR_HOST           | where IB Gateway or TWS runs                                     |
+| IBKR_PORT           | its API port: 4001 live, 4002 paper (TWS: 7496, 7497)            |
+| IBKR_FEED_CLIENT_ID | the feed's client id; default: one of 100000 to 999999, by the   |
+|                     | strategy's name. Ten of that range are tried if it is in use.    |
+|                     | Never the router's IBKR_CLIENT_ID, which is to be below 100000.  |
 """
 
 import math
@@ -23,15 +33,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from zlib import crc32
 
 from SureshotSDK._clock import Calendar
-from SureshotSDK.feeds import PriceFeed, check_feed_name, is_recorded
+from SureshotSDK.feeds import IbkrSettings, PriceFeed, check_feed_name, is_recorded
 
 T = TypeVar("T")
 
 # The symbol that each of these is leveraged on, and is followed for it. Any other follows itself.
 FOLLOWED = {"SPXL": "SPY", "PTIR": "PLTR", "NVDL": "NVDA", "AVL": "AVGO"}
 DEFAULT_SMA_WINDOW = 50
+FEED_CLIENT_IDS = range(100_000, 1_000_000)
+_CLIENT_IDS_TO_TRY = 10
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9.-]{0,15}")
 
 
@@ -45,6 +58,7 @@ class Settings:
     interval_s: float | None
     sma_window: int
     feed: PriceFeed | str
+    ibkr: IbkrSettings | None
     calendar: Calendar | str | None
     data_dir: Path | None
     stop_at_end: bool
@@ -84,6 +98,7 @@ def read_settings(
         interval_s=_interval(pick("interval_s", ("interval_s",), "INTERVAL_S")),
         sma_window=_window(pick("sma_window", ("sma_window",), "SMA_WINDOW")),
         feed=feed,
+        ibkr=_ibkr(name, environ) if feed == "ibkr" else None,
         calendar=pick("calendar", ("exchange_calendar",), "EXCHANGE_CALENDAR"),
         data_dir=None if data_dir is None else Path(data_dir),
         stop_at_end=environ.get("STOP_AT_END", "0").lower() in {"1", "true", "yes"},
@@ -97,6 +112,35 @@ def cursor_path(settings: Settings) -> Path | None:
     if settings.data_dir is None or not recorded:
         return None
     return settings.data_dir / "replay" / f"{settings.strategy_name}.json"
+
+
+def _ibkr(name: str, environ: Mapping[str, str]) -> IbkrSettings:
+    missing = [needed for needed in ("IBKR_HOST", "IBKR_PORT") if not environ.get(needed)]
+    if missing:
+        raise ValueError(
+            f"PRICE_FEED=ibkr needs {' and '.join(missing)}: where IB Gateway or TWS listens, "
+            "such as IBKR_HOST=127.0.0.1 IBKR_PORT=4002."
+        )
+    first = crc32(name.encode()) % (len(FEED_CLIENT_IDS) - _CLIENT_IDS_TO_TRY)
+    ours = FEED_CLIENT_IDS[first : first + _CLIENT_IDS_TO_TRY]
+    routers = environ.get("IBKR_CLIENT_ID")
+    client_ids = tuple(client_id for client_id in ours if str(client_id) != routers)
+    if wanted := environ.get("IBKR_FEED_CLIENT_ID"):
+        if wanted == routers:
+            raise ValueError(
+                f"IBKR_FEED_CLIENT_ID is {wanted}, as is the router's IBKR_CLIENT_ID: each "
+                "connection needs a client id of its own; leave the feed's out to have one chosen."
+            )
+        client_ids = (_in("IBKR_FEED_CLIENT_ID", wanted, range(2**31)), *client_ids)
+    port = _in("IBKR_PORT", environ["IBKR_PORT"], range(1, 2**16))
+    return IbkrSettings(environ["IBKR_HOST"], port, client_ids)
+
+
+def _in(setting: str, value: str, allowed: range) -> int:
+    number = _number(setting, value, int)
+    if number not in allowed:
+        raise ValueError(f"{setting} is {value}; it is {allowed[0]} to {allowed[-1]}.")
+    return number
 
 
 def _end_of(name: str) -> str | None:

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--symbol", "the symbol to follow (SYMBOL)"),
         ("--sma-window", "sessions in the moving average (SMA_WINDOW)"),
         ("--interval-s", "seconds between looks at the price (INTERVAL_S)"),
-        ("--feed", "replay, csv:FOLDER or yahoo (PRICE_FEED)"),
+        ("--feed", "replay, csv:FOLDER, yahoo or ibkr (PRICE_FEED)"),
     ):
         variable = what.rpartition("(")[2].rstrip(")")
         parser.add_argument(option, default=os.environ.get(variable) or None, help=what)

@@ -11,6 +11,10 @@ pytest.register_assert_rewrite("tests.sdk.portfolio_contract")
 SETTINGS = (
     "DATA_DIR",
     "EXCHANGE_CALENDAR",
+    "IBKR_CLIENT_ID",
+    "IBKR_FEED_CLIENT_ID",
+    "IBKR_HOST",
+    "IBKR_PORT",
     "INTERVAL_S",
     "LOG_FORMAT",
     "PORTFOLIO_ADDRESS",

@@ -111,7 +111,7 @@ def test_a_csv_that_cannot_be_read_is_named_with_its_line(
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("ibkr", "not available in this version; use replay, csv:FOLDER or yahoo"),
+        ("ibkr", "needs IBKR_HOST and IBKR_PORT"),
         ("nasdaq", "not a price feed; use replay"),
         ("csv:", "not a price feed"),
         ("csv:/no/such/folder", "no such folder"),

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 BLOCKED = """
-import sys
+import os, sys
 from importlib.machinery import PathFinder
 class WithoutHeavy:
     def find_spec(self, name, path=None, target=None):
@@ -19,7 +19,8 @@ class S(SureshotSDK.Scheduler.Scheduler):
         self.buy_all("SPXL")
 portfolio = SureshotSDK.testing.run_over(S(sma_window=2), [1.0, 2.0, 3.0], cash=10)
 print(portfolio.get_portfolio("S_SPXL").equity)
-for feed in ("replay", "yahoo"):
+os.environ.update(IBKR_HOST="127.0.0.1", IBKR_PORT="4002")
+for feed in ("replay", "yahoo", "ibkr"):
     try:
         S(feed=feed).feed
     except ValueError as missing:
@@ -31,6 +32,9 @@ HEAVY = {
     "numpy",
     "yfinance",
     "exchange_calendars",
+    "ib_async",
+    "ib_insync",
+    "eventkit",
     "sqlalchemy",
     "asyncpg",
     "rich",
@@ -50,4 +54,5 @@ def test_the_sdk_works_with_its_own_dependencies_alone() -> None:
     assert done.returncode == 0, done.stderr
     assert "\n15.0\n" in done.stdout
     assert "needs the sample data: install the extra `local`" in done.stdout
+    assert "needs ib_insync or ib_async: install the extra `ibkr`" in done.stdout
     assert "needs yfinance: install the extra `yahoo`" in done.stdout

@@ -87,7 +87,7 @@ def test_an_unknown_name_gets_one_line_with_the_names(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["spxl", "--feed", "ibkr"], "not available in this version"),
+        (["spxl", "--feed", "ibkr"], "needs IBKR_HOST and IBKR_PORT"),
         (["spxl", "--sma-window", "0"], "sma_window is 0"),
         (["spxl", "--feed", "csv:/no/such/folder"], "no such folder"),
     ],

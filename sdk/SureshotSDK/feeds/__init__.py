@@ -6,6 +6,7 @@ PRICE_FEED (or a Scheduler's `feed`) picks one:
     replay       a real price history that a dependency ships, one day a tick: sample data
     csv:FOLDER   FOLDER/SYMBOL.csv with the columns date and close, one day a tick
     yahoo        prices of Yahoo Finance, delayed (extra `yahoo`)
+    ibkr         prices of Interactive Brokers, through IB Gateway or TWS (extra `ibkr`)
 
 A feed thinks in sessions (trading days). The day's price may change until the next session begins;
 `history` ends before the current session. An average over `history` and the latest price is
@@ -15,14 +16,19 @@ therefore the same for a process that has just started as for one that never sto
 from pathlib import Path
 
 from SureshotSDK.feeds._cursor import Cursor
-from SureshotSDK.feeds._protocol import PriceFeed, Quote
+from SureshotSDK.feeds._ib_link import IbkrSettings
+from SureshotSDK.feeds._ibkr import IbkrFeed
+from SureshotSDK.feeds._protocol import ConnectedFeed, PriceFeed, Quote
 from SureshotSDK.feeds._recorded import RecordedFeed
 from SureshotSDK.feeds._replay import sample_feed
 from SureshotSDK.feeds._table import csv_feed
 from SureshotSDK.feeds._yahoo import YahooFeed
 
 __all__ = [
+    "ConnectedFeed",
     "Cursor",
+    "IbkrFeed",
+    "IbkrSettings",
     "PriceFeed",
     "Quote",
     "RecordedFeed",
@@ -34,16 +40,28 @@ __all__ = [
     "sample_feed",
 ]
 
-_CHOICES = "replay, csv:FOLDER or yahoo"
+_CHOICES = "replay, csv:FOLDER, yahoo or ibkr"
 
 
-def open_feed(name: str, *, symbol: str, window: int, cursor: Path | None = None) -> PriceFeed:
+def open_feed(
+    name: str,
+    *,
+    symbol: str,
+    window: int,
+    cursor: Path | None = None,
+    ibkr: IbkrSettings | None = None,
+) -> PriceFeed:
     """Opens the feed that `name` picks, for a strategy that follows `symbol`.
 
     A recorded feed begins where `window` - 1 closes lie behind it, and keeps its place in the file
-    `cursor`, if one is given. Raises: ValueError, for another name or a history that is not there.
+    `cursor`, if one is given; `ibkr` says where IB Gateway is. Raises: ValueError, for another
+    name, a history or a package that is not there, or ibkr without a gateway.
     """
     check_feed_name(name)
+    if name == "ibkr":
+        if ibkr is None:
+            raise ValueError("PRICE_FEED=ibkr needs IBKR_HOST and IBKR_PORT: where IB Gateway is.")
+        return IbkrFeed(ibkr)
     place = None if cursor is None else Cursor(cursor)
     if name == "replay":
         return sample_feed(symbol, window, place)
@@ -54,10 +72,8 @@ def open_feed(name: str, *, symbol: str, window: int, cursor: Path | None = None
 
 def check_feed_name(name: str) -> None:
     """Raises: ValueError, naming the choices, when `name` picks no feed."""
-    if name in {"replay", "yahoo"} or (name.startswith("csv:") and name != "csv:"):
+    if name in {"replay", "yahoo", "ibkr"} or (name.startswith("csv:") and name != "csv:"):
         return
-    if name == "ibkr":
-        raise ValueError(f"PRICE_FEED=ibkr is not available in this version; use {_CHOICES}.")
     raise ValueError(f"PRICE_FEED={name} is not a price feed; use {_CHOICES}.")
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -35,3 +35,14 @@ class PriceFeed(Protocol):
 
         For a feed that follows the clock there is nothing to do.
         """
+
+
+@runtime_checkable
+class ConnectedFeed(PriceFeed, Protocol):
+    """A feed that holds a connection, which can be away."""
+
+    def why_none(self, symbol: str) -> str:
+        """Why the last `latest` of the symbol was None, for a person; empty when it was not."""
+
+    def close(self) -> None:
+        """Gives the connection back; the next question makes another."""
