@@ -34,6 +34,7 @@ METHODS = {
     "/orders:watch": "GET",
     "/positions": "GET, POST",
     "/positions/1": "DELETE",
+    "/positions:assign": "POST",
     "/portfolio": "GET, POST",
     "/portfolio/A": "GET",
     "/portfolio/A/invested": "GET",
@@ -42,6 +43,9 @@ METHODS = {
     "/portfolio:watch": "GET",
     "/prices": "POST",
     "/audit": "GET",
+    "/broker": "GET",
+    "/broker:watch": "GET",
+    "/reconciliation": "GET",
 }
 WRONG = [
     (verb, path)
@@ -129,6 +133,9 @@ def test_a_query_value_of_the_wrong_type_is_malformed_and_its_field_is_named(
         ("/positions", "ListPositionsRequest"),
         ("/portfolio", "ListPortfoliosRequest"),
         ("/portfolio/A/invested", "GetInvestedRequest"),
+        ("/broker", "GetBrokerRequest"),
+        ("/broker:watch", "WatchBrokerRequest"),
+        ("/reconciliation", "GetReconciliationRequest"),
     ],
 )
 def test_an_unknown_query_parameter_is_refused_by_name(

@@ -82,7 +82,9 @@ def test_reflection_and_health_pass(door: Door) -> None:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         health = stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
 
-    assert "efficientfrontier.v1.OrderService" in services
+    assert {"efficientfrontier.v1.OrderService", "efficientfrontier.v1.BrokerService"} <= {
+        *services
+    }
     assert health.status == health_pb2.HealthCheckResponse.SERVING
 
 

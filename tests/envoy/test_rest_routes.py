@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 import requests
 
-from efficientfrontier.v1 import order_service_pb2, portfolio_service_pb2, position_service_pb2
+from efficientfrontier.v1 import (
+    broker_service_pb2,
+    order_service_pb2,
+    portfolio_service_pb2,
+    position_service_pb2,
+)
 from tests.envoy.door import Door, MakeDoor
 
 ID = "0199e3a0-0000-7000-8000-000000000001"
@@ -15,6 +20,7 @@ SERVICES = [
     order_service_pb2.DESCRIPTOR.services_by_name["OrderService"],
     position_service_pb2.DESCRIPTOR.services_by_name["PositionService"],
     portfolio_service_pb2.DESCRIPTOR.services_by_name["PortfolioService"],
+    broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"],
 ]
 # HTTP method, path, body, the method it reaches, what that gets beside the body.
 UNARY: list[tuple[str, str, dict[str, Any] | None, str, dict[str, Any]]] = [
@@ -47,6 +53,13 @@ UNARY: list[tuple[str, str, dict[str, Any] | None, str, dict[str, Any]]] = [
     ),
     (
         "POST",
+        "/positions:assign",
+        {"symbol": "SPXL", "strategy_name": "A", "quantity": -2.0, "reason": "split"},
+        "PositionService.AssignPosition",
+        {},
+    ),
+    (
+        "POST",
         "/portfolio",
         {"strategy_name": "A", "cash": 0.0, "requested_mode": "PAPER"},
         "PortfolioService.UpsertPortfolio",
@@ -71,10 +84,19 @@ UNARY: list[tuple[str, str, dict[str, Any] | None, str, dict[str, Any]]] = [
         {},
     ),
     ("GET", "/audit", None, "PortfolioService.Audit", {}),
+    ("GET", "/broker", None, "BrokerService.GetBroker", {}),
+    ("GET", "/reconciliation", None, "BrokerService.GetReconciliation", {}),
 ]
-STREAMS = [
-    ("/orders:watch", "OrderService.WatchOrders", "order"),
-    ("/portfolio:watch", "PortfolioService.WatchPortfolios", "portfolio"),
+# Path, the method it reaches, the message that its query makes, what the first event holds.
+STREAMS: list[tuple[str, str, dict[str, str], str]] = [
+    ("/orders:watch?strategy=A", "OrderService.WatchOrders", {"strategy_name": "A"}, "order"),
+    (
+        "/portfolio:watch?strategy=A",
+        "PortfolioService.WatchPortfolios",
+        {"strategy_name": "A"},
+        "portfolio",
+    ),
+    ("/broker:watch", "BrokerService.WatchBroker", {}, "broker"),
 ]
 
 
@@ -96,7 +118,7 @@ def test_a_documented_path_reaches_its_method(
 
 
 def test_every_method_of_the_contract_is_in_the_tables_above() -> None:
-    tested = {method for _, _, _, method, _ in UNARY} | {method for _, method, _ in STREAMS}
+    tested = {method for _, _, _, method, _ in UNARY} | {method for _, method, _, _ in STREAMS}
 
     contract = {
         f"{service.name}.{method.name}" for service in SERVICES for method in service.methods
@@ -170,18 +192,19 @@ def test_a_call_without_a_request_id_is_given_one(door: Door) -> None:
     assert json.loads(response.headers["x-echo-metadata"])["x-request-id"] == made
 
 
-@pytest.mark.parametrize(("path", "method", "first"), STREAMS)
+@pytest.mark.parametrize(("path", "method", "message", "first"), STREAMS)
 def test_a_watch_is_server_sent_events_that_come_one_by_one(
-    make_door: MakeDoor, path: str, method: str, first: str
+    make_door: MakeDoor, path: str, method: str, message: dict[str, str], first: str
 ) -> None:
     door = make_door(1)
-    with requests.get(door.url + path + "?strategy=A", stream=True, timeout=10) as response:
+    with requests.get(door.url + path, stream=True, timeout=10) as response:
         assert response.headers["content-type"] == "text/event-stream"
-        assert arrived(response) == (method, {"strategy_name": "A"})
+        assert arrived(response) == (method, message)
         lines = response.iter_lines(chunk_size=1)
 
         event = next(lines)  # the stream's end is sent only once it is released, below
-        assert json.loads(event.removeprefix(b"data: "))[first]["strategy_name"] == "A"
+        told = json.loads(event.removeprefix(b"data: "))[first]
+        assert message.items() <= told.items()
 
         requests.post(door.url + "/portfolio/A:resume", timeout=10)
         last = [line for line in lines if line][-1]

@@ -25,7 +25,12 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from efficientfrontier.v1 import order_service_pb2, portfolio_service_pb2, position_service_pb2
+from efficientfrontier.v1 import (
+    broker_service_pb2,
+    order_service_pb2,
+    portfolio_service_pb2,
+    position_service_pb2,
+)
 
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     module.DESCRIPTOR.services_by_name[name]
@@ -33,6 +38,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
         (order_service_pb2, "OrderService"),
         (position_service_pb2, "PositionService"),
         (portfolio_service_pb2, "PortfolioService"),
+        (broker_service_pb2, "BrokerService"),
     )
 )
 Context = grpc.aio.ServicerContext[Message, Message]

@@ -62,6 +62,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION (400). Cash or shares that open orders have reserved would be taken away."""
     AMOUNT_TOO_LARGE: _ErrorReason.ValueType  # 37
     """FAILED_PRECONDITION (400). The order's value, or the cash after it, is beyond what a book can hold."""
+    LIVE_ORDER: _ErrorReason.ValueType  # 70
+    """FAILED_PRECONDITION (400). The fills and refusals of a LIVE order come from the broker; by hand it can
+    only be cancelled, or ended while it is UNKNOWN.
+    """
+    SYMBOL_FROZEN: _ErrorReason.ValueType  # 71
+    """FAILED_PRECONDITION (400). The broker's account and the ledger disagree about the symbol. GET
+    /reconciliation shows the figures; POST /positions:assign says whose the shares are.
+    """
+    WHOLE_SHARES_ONLY: _ErrorReason.ValueType  # 72
+    """FAILED_PRECONDITION (400). A LIVE order for a part of a share: the broker takes whole shares alone."""
+    OUTSIDE_SESSION: _ErrorReason.ValueType  # 73
+    """FAILED_PRECONDITION (400). A LIVE order while the exchange is closed. OUTSIDE_SESSION=allow takes such
+    orders; the broker then keeps them until the next open.
+    """
+    NOT_UNATTRIBUTED: _ErrorReason.ValueType  # 74
+    """FAILED_PRECONDITION (400). AssignPosition for shares that are not UNATTRIBUTED, or for more than are."""
+    PRICE_TOO_FAR: _ErrorReason.ValueType  # 75
+    """FAILED_PRECONDITION (400). The price of a LIVE order lies too far (PRICE_DISTANCE) from the broker's
+    last price. When that is seen only once the order is accepted, the order ends as REJECTED instead.
+    """
     BODY_TOO_LARGE: _ErrorReason.ValueType  # 40
     """RESOURCE_EXHAUSTED (413). REST only: the body is larger than 1 MiB."""
     ROUTER_BUSY: _ErrorReason.ValueType  # 41
@@ -73,7 +93,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ROUTER_STOPPING: _ErrorReason.ValueType  # 52
     """UNAVAILABLE (503). The router is stopping. Another replica, or the same call later, will answer."""
     BROKER_UNAVAILABLE: _ErrorReason.ValueType  # 53
-    """UNAVAILABLE (503). A broker is needed for this order and cannot be reached."""
+    """UNAVAILABLE (503). A LIVE order while the broker takes none; GET /broker says why. Nothing was written.
+    Safe to retry with the same request_id.
+    """
     TIMED_OUT: _ErrorReason.ValueType  # 54
     """DEADLINE_EXCEEDED (504). No answer in time. Retry with the same request_id to learn the outcome."""
     INTERNAL_ERROR: _ErrorReason.ValueType  # 60
@@ -86,7 +108,7 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 
     When several reasons apply, the first of this order is given: a request that cannot be read,
     a field that is wrong, a request_id used before, an unknown strategy, order or position, a halted
-    strategy, and last what the ledger itself forbids.
+    strategy, and last what the ledger or the broker forbids.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -129,6 +151,26 @@ RESERVED_BY_OPEN_ORDERS: ErrorReason.ValueType  # 36
 """FAILED_PRECONDITION (400). Cash or shares that open orders have reserved would be taken away."""
 AMOUNT_TOO_LARGE: ErrorReason.ValueType  # 37
 """FAILED_PRECONDITION (400). The order's value, or the cash after it, is beyond what a book can hold."""
+LIVE_ORDER: ErrorReason.ValueType  # 70
+"""FAILED_PRECONDITION (400). The fills and refusals of a LIVE order come from the broker; by hand it can
+only be cancelled, or ended while it is UNKNOWN.
+"""
+SYMBOL_FROZEN: ErrorReason.ValueType  # 71
+"""FAILED_PRECONDITION (400). The broker's account and the ledger disagree about the symbol. GET
+/reconciliation shows the figures; POST /positions:assign says whose the shares are.
+"""
+WHOLE_SHARES_ONLY: ErrorReason.ValueType  # 72
+"""FAILED_PRECONDITION (400). A LIVE order for a part of a share: the broker takes whole shares alone."""
+OUTSIDE_SESSION: ErrorReason.ValueType  # 73
+"""FAILED_PRECONDITION (400). A LIVE order while the exchange is closed. OUTSIDE_SESSION=allow takes such
+orders; the broker then keeps them until the next open.
+"""
+NOT_UNATTRIBUTED: ErrorReason.ValueType  # 74
+"""FAILED_PRECONDITION (400). AssignPosition for shares that are not UNATTRIBUTED, or for more than are."""
+PRICE_TOO_FAR: ErrorReason.ValueType  # 75
+"""FAILED_PRECONDITION (400). The price of a LIVE order lies too far (PRICE_DISTANCE) from the broker's
+last price. When that is seen only once the order is accepted, the order ends as REJECTED instead.
+"""
 BODY_TOO_LARGE: ErrorReason.ValueType  # 40
 """RESOURCE_EXHAUSTED (413). REST only: the body is larger than 1 MiB."""
 ROUTER_BUSY: ErrorReason.ValueType  # 41
@@ -140,7 +182,9 @@ ROUTER_UNAVAILABLE: ErrorReason.ValueType  # 51
 ROUTER_STOPPING: ErrorReason.ValueType  # 52
 """UNAVAILABLE (503). The router is stopping. Another replica, or the same call later, will answer."""
 BROKER_UNAVAILABLE: ErrorReason.ValueType  # 53
-"""UNAVAILABLE (503). A broker is needed for this order and cannot be reached."""
+"""UNAVAILABLE (503). A LIVE order while the broker takes none; GET /broker says why. Nothing was written.
+Safe to retry with the same request_id.
+"""
 TIMED_OUT: ErrorReason.ValueType  # 54
 """DEADLINE_EXCEEDED (504). No answer in time. Retry with the same request_id to learn the outcome."""
 INTERNAL_ERROR: ErrorReason.ValueType  # 60

@@ -31,7 +31,12 @@ class OrderServiceStub:
 
     Every order is a market order of one strategy. The strategy names the price it saw; in PAPER the
     order fills at that price at once and is EXECUTED when the call returns. In LIVE the call returns
-    a PENDING order, and the broker decides the price.
+    a PENDING order, and the broker decides the price; its fills, their commission and its end follow
+    as the broker reports them.
+
+    Errors of every method that places an order, for a LIVE book: BROKER_UNAVAILABLE (BrokerService says
+    when), SYMBOL_FROZEN, WHOLE_SHARES_ONLY, OUTSIDE_SESSION, PRICE_TOO_FAR. An order that cannot be sent
+    after all, such as for a price too far from the broker's, ends as REJECTED, and `reason` says why.
 
     Two orders of one strategy at the same moment are served one after the other: the first gets the
     cash or the shares, the second is told what is left.
@@ -72,8 +77,12 @@ class OrderServiceStub:
     """Changes the status of an open order by hand: EXECUTED books a fill, CANCELLED and REJECTED
     release what is still reserved. The status that the order already has is a no-op that returns
     the order. Order.Status says which changes are legal.
+
+    A LIVE order is the broker's: CANCELLED asks the broker to cancel it, and the order stays as it is
+    until the broker agrees or fills it. EXECUTED and REJECTED are legal for one that is UNKNOWN, as
+    an operator's evidence. All else by hand, CANCELLED with figures included, is LIVE_ORDER.
     Errors: ORDER_NOT_FOUND, ILLEGAL_STATUS_CHANGE, ILLEGAL_FILL, INSUFFICIENT_CASH (a PAPER fill that costs more
-    than there is), REQUEST_ID_REUSED.
+    than there is), LIVE_ORDER, REQUEST_ID_REUSED.
     """
     WatchOrders: _grpc.UnaryStreamMultiCallable[_order_service_pb2.WatchOrdersRequest, _order_service_pb2.WatchOrdersResponse]
     """Streams orders as they are created and change, whichever router replica changed them. Over REST
@@ -88,7 +97,12 @@ class OrderServiceAsyncStub(OrderServiceStub):
 
     Every order is a market order of one strategy. The strategy names the price it saw; in PAPER the
     order fills at that price at once and is EXECUTED when the call returns. In LIVE the call returns
-    a PENDING order, and the broker decides the price.
+    a PENDING order, and the broker decides the price; its fills, their commission and its end follow
+    as the broker reports them.
+
+    Errors of every method that places an order, for a LIVE book: BROKER_UNAVAILABLE (BrokerService says
+    when), SYMBOL_FROZEN, WHOLE_SHARES_ONLY, OUTSIDE_SESSION, PRICE_TOO_FAR. An order that cannot be sent
+    after all, such as for a price too far from the broker's, ends as REJECTED, and `reason` says why.
 
     Two orders of one strategy at the same moment are served one after the other: the first gets the
     cash or the shares, the second is told what is left.
@@ -126,8 +140,12 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """Changes the status of an open order by hand: EXECUTED books a fill, CANCELLED and REJECTED
     release what is still reserved. The status that the order already has is a no-op that returns
     the order. Order.Status says which changes are legal.
+
+    A LIVE order is the broker's: CANCELLED asks the broker to cancel it, and the order stays as it is
+    until the broker agrees or fills it. EXECUTED and REJECTED are legal for one that is UNKNOWN, as
+    an operator's evidence. All else by hand, CANCELLED with figures included, is LIVE_ORDER.
     Errors: ORDER_NOT_FOUND, ILLEGAL_STATUS_CHANGE, ILLEGAL_FILL, INSUFFICIENT_CASH (a PAPER fill that costs more
-    than there is), REQUEST_ID_REUSED.
+    than there is), LIVE_ORDER, REQUEST_ID_REUSED.
     """
     WatchOrders: _aio.UnaryStreamMultiCallable[_order_service_pb2.WatchOrdersRequest, _order_service_pb2.WatchOrdersResponse]  # type: ignore[assignment]
     """Streams orders as they are created and change, whichever router replica changed them. Over REST
@@ -141,7 +159,12 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every order is a market order of one strategy. The strategy names the price it saw; in PAPER the
     order fills at that price at once and is EXECUTED when the call returns. In LIVE the call returns
-    a PENDING order, and the broker decides the price.
+    a PENDING order, and the broker decides the price; its fills, their commission and its end follow
+    as the broker reports them.
+
+    Errors of every method that places an order, for a LIVE book: BROKER_UNAVAILABLE (BrokerService says
+    when), SYMBOL_FROZEN, WHOLE_SHARES_ONLY, OUTSIDE_SESSION, PRICE_TOO_FAR. An order that cannot be sent
+    after all, such as for a price too far from the broker's, ends as REJECTED, and `reason` says why.
 
     Two orders of one strategy at the same moment are served one after the other: the first gets the
     cash or the shares, the second is told what is left.
@@ -213,8 +236,12 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes the status of an open order by hand: EXECUTED books a fill, CANCELLED and REJECTED
         release what is still reserved. The status that the order already has is a no-op that returns
         the order. Order.Status says which changes are legal.
+
+        A LIVE order is the broker's: CANCELLED asks the broker to cancel it, and the order stays as it is
+        until the broker agrees or fills it. EXECUTED and REJECTED are legal for one that is UNKNOWN, as
+        an operator's evidence. All else by hand, CANCELLED with figures included, is LIVE_ORDER.
         Errors: ORDER_NOT_FOUND, ILLEGAL_STATUS_CHANGE, ILLEGAL_FILL, INSUFFICIENT_CASH (a PAPER fill that costs more
-        than there is), REQUEST_ID_REUSED.
+        than there is), LIVE_ORDER, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

@@ -156,7 +156,9 @@ class UpsertPortfolioRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     strategy_name: _builtins.str
-    """The strategy. 1 to 64 of A-Z a-z 0-9 _ . - beginning with a letter."""
+    """The strategy. 1 to 64 of A-Z a-z 0-9 _ . - beginning with a letter. Not UNATTRIBUTED, which stands
+    for no strategy; see AssignPosition.
+    """
     cash: _builtins.float
     """Cash the book shall hold, in USD. 0 to 1e12, at most 15 significant digits, up to 8 decimals.
     Absent: unchanged; 0 for a new strategy.

@@ -240,3 +240,53 @@ class DeletePositionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeletePositionResponse: _TypeAlias = DeletePositionResponse  # noqa: Y015
+
+@_typing.final
+class AssignPositionRequest(_message.Message):
+    """What AssignPosition takes. It returns the strategy's LIVE position as it is now; one that holds
+    nothing, and that of UNATTRIBUTED, has only its strategy_name, symbol and mode.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    STRATEGY_NAME_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    AVERAGE_COST_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """The symbol. 1 to 16 of A-Z 0-9 . - beginning with a letter or digit."""
+    strategy_name: _builtins.str
+    """The strategy whose shares they are. 1 to 64 of A-Z a-z 0-9 _ . - beginning with a letter.
+    UNATTRIBUTED: no strategy's, such as shares that were bought by hand and are to stay.
+    """
+    quantity: _builtins.float
+    """Shares to add to the strategy's; below 0 to take away what the account lacks. Not 0, -1e9 to 1e9,
+    at most 15 significant digits, up to 8 decimals. Not used for UNATTRIBUTED.
+    """
+    average_cost: _builtins.float
+    """What an added share cost on average, in USD. Greater than 0, at most 1e9, at most 15 significant
+    digits, up to 8 decimals. Not used for shares that are taken away, nor for UNATTRIBUTED.
+    """
+    reason: _builtins.str
+    """Why, in a few words; kept with the record."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat; see BuyAllRequest.request_id."""
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        strategy_name: _builtins.str = ...,
+        quantity: _builtins.float = ...,
+        average_cost: _builtins.float = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["average_cost", b"average_cost", "quantity", b"quantity", "reason", b"reason", "request_id", b"request_id", "strategy_name", b"strategy_name", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssignPositionRequest: _TypeAlias = AssignPositionRequest  # noqa: Y015

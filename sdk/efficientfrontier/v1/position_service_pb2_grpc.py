@@ -54,6 +54,11 @@ class PositionServiceStub(object):
                 request_serializer=efficientfrontier_dot_v1_dot_position__service__pb2.DeletePositionRequest.SerializeToString,
                 response_deserializer=efficientfrontier_dot_v1_dot_position__service__pb2.DeletePositionResponse.FromString,
                 _registered_method=True)
+        self.AssignPosition = channel.unary_unary(
+                '/efficientfrontier.v1.PositionService/AssignPosition',
+                request_serializer=efficientfrontier_dot_v1_dot_position__service__pb2.AssignPositionRequest.SerializeToString,
+                response_deserializer=efficientfrontier_dot_v1_dot_position__service__pb2.Position.FromString,
+                _registered_method=True)
 
 
 class PositionServiceServicer(object):
@@ -89,6 +94,20 @@ class PositionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AssignPosition(self, request, context):
+        """Says whose UNATTRIBUTED shares are: shares in the broker's account that no strategy owns, or that
+        strategies own and the account lacks (GetReconciliation shows both). Given to a strategy, they
+        are added to its LIVE book as an adjustment, with who and why; no cash is paid. Given to
+        UNATTRIBUTED, all that is UNATTRIBUTED in the symbol now is recorded as no strategy's. When that
+        leaves nothing open, the symbol is frozen no longer than until the next comparison.
+        Errors: STRATEGY_NOT_FOUND, NOT_UNATTRIBUTED (more than is UNATTRIBUTED, or of the other sign),
+        INSUFFICIENT_SHARES and RESERVED_BY_OPEN_ORDERS (to take away more than it holds, or holds free),
+        AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PositionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -106,6 +125,11 @@ def add_PositionServiceServicer_to_server(servicer, server):
                     servicer.DeletePosition,
                     request_deserializer=efficientfrontier_dot_v1_dot_position__service__pb2.DeletePositionRequest.FromString,
                     response_serializer=efficientfrontier_dot_v1_dot_position__service__pb2.DeletePositionResponse.SerializeToString,
+            ),
+            'AssignPosition': grpc.unary_unary_rpc_method_handler(
+                    servicer.AssignPosition,
+                    request_deserializer=efficientfrontier_dot_v1_dot_position__service__pb2.AssignPositionRequest.FromString,
+                    response_serializer=efficientfrontier_dot_v1_dot_position__service__pb2.Position.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -194,6 +218,33 @@ class PositionService(object):
             '/efficientfrontier.v1.PositionService/DeletePosition',
             efficientfrontier_dot_v1_dot_position__service__pb2.DeletePositionRequest.SerializeToString,
             efficientfrontier_dot_v1_dot_position__service__pb2.DeletePositionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AssignPosition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/efficientfrontier.v1.PositionService/AssignPosition',
+            efficientfrontier_dot_v1_dot_position__service__pb2.AssignPositionRequest.SerializeToString,
+            efficientfrontier_dot_v1_dot_position__service__pb2.Position.FromString,
             options,
             channel_credentials,
             insecure,

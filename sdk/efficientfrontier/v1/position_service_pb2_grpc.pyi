@@ -51,6 +51,16 @@ class PositionServiceStub:
     """Removes a position: books an adjustment of all its shares. No cash is paid for them.
     Errors: POSITION_NOT_FOUND, RESERVED_BY_OPEN_ORDERS, REQUEST_ID_REUSED.
     """
+    AssignPosition: _grpc.UnaryUnaryMultiCallable[_position_service_pb2.AssignPositionRequest, _position_service_pb2.Position]
+    """Says whose UNATTRIBUTED shares are: shares in the broker's account that no strategy owns, or that
+    strategies own and the account lacks (GetReconciliation shows both). Given to a strategy, they
+    are added to its LIVE book as an adjustment, with who and why; no cash is paid. Given to
+    UNATTRIBUTED, all that is UNATTRIBUTED in the symbol now is recorded as no strategy's. When that
+    leaves nothing open, the symbol is frozen no longer than until the next comparison.
+    Errors: STRATEGY_NOT_FOUND, NOT_UNATTRIBUTED (more than is UNATTRIBUTED, or of the other sign),
+    INSUFFICIENT_SHARES and RESERVED_BY_OPEN_ORDERS (to take away more than it holds, or holds free),
+    AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
+    """
 
 @_typing.type_check_only
 class PositionServiceAsyncStub(PositionServiceStub):
@@ -74,6 +84,16 @@ class PositionServiceAsyncStub(PositionServiceStub):
     DeletePosition: _aio.UnaryUnaryMultiCallable[_position_service_pb2.DeletePositionRequest, _position_service_pb2.DeletePositionResponse]  # type: ignore[assignment]
     """Removes a position: books an adjustment of all its shares. No cash is paid for them.
     Errors: POSITION_NOT_FOUND, RESERVED_BY_OPEN_ORDERS, REQUEST_ID_REUSED.
+    """
+    AssignPosition: _aio.UnaryUnaryMultiCallable[_position_service_pb2.AssignPositionRequest, _position_service_pb2.Position]  # type: ignore[assignment]
+    """Says whose UNATTRIBUTED shares are: shares in the broker's account that no strategy owns, or that
+    strategies own and the account lacks (GetReconciliation shows both). Given to a strategy, they
+    are added to its LIVE book as an adjustment, with who and why; no cash is paid. Given to
+    UNATTRIBUTED, all that is UNATTRIBUTED in the symbol now is recorded as no strategy's. When that
+    leaves nothing open, the symbol is frozen no longer than until the next comparison.
+    Errors: STRATEGY_NOT_FOUND, NOT_UNATTRIBUTED (more than is UNATTRIBUTED, or of the other sign),
+    INSUFFICIENT_SHARES and RESERVED_BY_OPEN_ORDERS (to take away more than it holds, or holds free),
+    AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
     """
 
 class PositionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -113,6 +133,22 @@ class PositionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_position_service_pb2.DeletePositionResponse, _abc.Awaitable[_position_service_pb2.DeletePositionResponse]]:
         """Removes a position: books an adjustment of all its shares. No cash is paid for them.
         Errors: POSITION_NOT_FOUND, RESERVED_BY_OPEN_ORDERS, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def AssignPosition(
+        self,
+        request: _position_service_pb2.AssignPositionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_position_service_pb2.Position, _abc.Awaitable[_position_service_pb2.Position]]:
+        """Says whose UNATTRIBUTED shares are: shares in the broker's account that no strategy owns, or that
+        strategies own and the account lacks (GetReconciliation shows both). Given to a strategy, they
+        are added to its LIVE book as an adjustment, with who and why; no cash is paid. Given to
+        UNATTRIBUTED, all that is UNATTRIBUTED in the symbol now is recorded as no strategy's. When that
+        leaves nothing open, the symbol is frozen no longer than until the next comparison.
+        Errors: STRATEGY_NOT_FOUND, NOT_UNATTRIBUTED (more than is UNATTRIBUTED, or of the other sign),
+        INSUFFICIENT_SHARES and RESERVED_BY_OPEN_ORDERS (to take away more than it holds, or holds free),
+        AMOUNT_TOO_LARGE, REQUEST_ID_REUSED.
         """
 
 def add_PositionServiceServicer_to_server(servicer: PositionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
