@@ -4,8 +4,10 @@ A command reads from the batch, decides, and records; a command that raises has 
 Later commands of the batch see what earlier ones recorded.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from uuid import UUID
 
 from services.portfolio.domain.book import Book, CashEntry, Strategy
@@ -16,19 +18,45 @@ from services.portfolio.domain.errors import (
 )
 from services.portfolio.domain.invariants import check_move
 from services.portfolio.domain.ledger import Booking
-from services.portfolio.domain.order import Order
+from services.portfolio.domain.money import ZERO
+from services.portfolio.domain.order import Fill, Mode, Order
 from services.portfolio.domain.position import Position, PositionAdjustment
-from services.portfolio.ports import BookKey, Broker, Changes, NewId, Snapshot
+from services.portfolio.domain.reconciliation import SymbolRow
+from services.portfolio.ports import (
+    BookKey,
+    Broker,
+    Changes,
+    NewId,
+    Snapshot,
+    UnavailableError,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What every command of a batch is given from outside."""
 
-    broker: Broker
+    brokers: Mapping[Mode, Broker]
     new_id: NewId
     now: datetime
+    trading_mode: Mode = Mode.PAPER
     actor: str = "anonymous"
+
+    def broker(self, mode: Mode) -> Broker:
+        """Who executes the orders of books in this mode.
+
+        Raises:
+            UnavailableError: Nobody does: a book is LIVE still, and TRADING_MODE is PAPER.
+        """
+        broker = self.brokers.get(mode)
+        if broker is None:
+            raise UnavailableError(
+                "BROKER_UNAVAILABLE",
+                f"This strategy's book is {mode}, and the routers run with "
+                f"TRADING_MODE={self.trading_mode}. Nothing was written. Start them with "
+                f"TRADING_MODE={mode}, then repeat the call with the same request_id.",
+            )
+        return broker
 
 
 class Batch:
@@ -59,6 +87,10 @@ class Batch:
         """The book of a strategy that exists."""
         return self.changes.books.get(key) or self._snapshot.books[key]
 
+    def find_book(self, key: BookKey) -> Book | None:
+        """The book, if the strategy has one in this mode."""
+        return self.changes.books.get(key) or self._snapshot.books.get(key)
+
     def order(self, order_id: UUID) -> Order:
         """The order.
 
@@ -69,6 +101,28 @@ class Batch:
         if order is None:
             raise OrderNotFoundError(str(order_id))
         return order
+
+    def fills(self, order_id: UUID) -> Sequence[Fill]:
+        """The fills of an order whose fills were asked for, oldest first."""
+        recorded = (fill for fill in self.changes.fills if fill.order_id == order_id)
+        return (*self._snapshot.fills.get(order_id, ()), *recorded)
+
+    def account(self, symbol: str) -> SymbolRow:
+        """The symbol in the broker's account as last compared, with the strategies' shares of now.
+
+        All 0 when there is nothing to compare.
+        """
+        row = self._snapshot.accounts.get(symbol) or SymbolRow(symbol, ZERO, ZERO, ZERO)
+        moved = ZERO  # by earlier commands of the batch
+        for key, book in self.changes.books.items():
+            if book.mode is Mode.LIVE:
+                moved += _shares(book, symbol) - _shares(self._snapshot.books.get(key), symbol)
+        said = [a.quantity for a in self.changes.acknowledgements if a.symbol == symbol]
+        return replace(
+            row,
+            strategies=row.strategies + moved,
+            acknowledged=said[-1] if said else row.acknowledged,
+        )
 
     def open_position(self, position_id: UUID) -> tuple[Book, Position]:
         """A position that holds shares, and its book.
@@ -125,3 +179,8 @@ class Batch:
         self.changes.cash_entries.extend(entries)
         if symbol is not None and symbol in book.positions:
             self.changes.positions[key, symbol] = book.positions[symbol]
+
+
+def _shares(book: Book | None, symbol: str) -> Decimal:
+    position = book.positions.get(symbol) if book else None
+    return position.quantity if position else ZERO

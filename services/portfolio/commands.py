@@ -1,7 +1,7 @@
 """The commands: each says what it needs, and decides on the batch what will be.
 
-A command is a frozen value: what a caller asked for, in the domain's types. `run` raises a
-LedgerError or records what it decided; it never does both.
+A command is a frozen value: what a caller asked for, in the domain's types. `run` raises
+or records what it decided; it never does both.
 """
 
 import hashlib
@@ -19,12 +19,16 @@ from services.portfolio.domain.book import (
     RequestedMode,
     State,
     Strategy,
+    mode_to_be,
 )
+from services.portfolio.domain.errors import InsufficientCashError, OrderIsLiveError
 from services.portfolio.domain.ledger import Report, Ticket
-from services.portfolio.domain.money import ZERO, rounded, value_of
-from services.portfolio.domain.order import Mode, Order, Side
+from services.portfolio.domain.money import ZERO, value_of
+from services.portfolio.domain.order import BY_HAND, Mode, Order, Side, Status
 from services.portfolio.domain.position import Position
-from services.portfolio.ports import Needs
+from services.portfolio.ports import BookKey, Needs
+
+ONE = Decimal(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,12 @@ class Command(Protocol):
         """What it must see and hold still."""
 
     def run(self, batch: Batch) -> Result:
-        """Decides and records. Raises LedgerError when the ledger forbids it."""
+        """Decides and records.
+
+        Raises:
+            LedgerError: The ledger forbids it.
+            UnavailableError: It needs a broker, and there is none now.
+        """
 
 
 def fingerprint(command: Command) -> bytes:
@@ -79,10 +88,12 @@ class BuyAll:
     def run(self, batch: Batch) -> Order:  # noqa: D102 - as in Command
         strategy = batch.strategy(self.strategy_name)
         ledger.require_active(strategy)
-        book = batch.book((strategy.name, strategy.mode))
-        quantity = ledger.quantity_to_buy_all(
-            book, self.symbol, self.price, batch.desk.broker.commission(Decimal(1))
-        )
+        free_cash = batch.book((strategy.name, strategy.mode)).free_cash
+        broker = batch.desk.broker(strategy.mode)
+        quantity = broker.affordable(free_cash, self.price)
+        if not quantity:
+            cost_of_one = self.price + broker.allowance(ONE, self.price)
+            raise InsufficientCashError(f"Buying 1 {self.symbol}", cost_of_one, free_cash)
         return _place(batch, strategy, self.symbol, Side.BUY, quantity, self.price, self.request_id)
 
 
@@ -132,7 +143,11 @@ class CreateOrder:
 
 @dataclass(frozen=True, slots=True)
 class UpdateOrderStatus:
-    """Change an open order's status by hand."""
+    """Change an open order's status by hand.
+
+    An order that is at the broker is only asked to be cancelled, and stays as it is until the
+    broker has agreed; what became of one that is UNKNOWN, an operator may report.
+    """
 
     order_id: UUID
     report: Report
@@ -151,7 +166,10 @@ class UpdateOrderStatus:
         closing = ledger.end(
             book, order, self.report.status, self.report.reason, desk.now, desk.actor
         )
-        execution = ledger.execution_from_report(order, self.report, f"by-hand-{book.version + 1}")
+        if order.mode is Mode.LIVE and self._is_for_the_broker(order):
+            batch.changes.cancel_requests.append(order.order_id)
+            return order
+        execution = ledger.execution_from_report(order, self.report, f"{BY_HAND}{book.version + 1}")
         if execution is None:
             batch.record_booking(closing)
             return closing.order
@@ -168,6 +186,20 @@ class UpdateOrderStatus:
         if closing.event is not None:
             batch.record_booking(closing)
         return closing.order
+
+    def _is_for_the_broker(self, order: Order) -> bool:
+        """Whether this asks the broker to cancel the order; if not, a person reports its end.
+
+        Raises:
+            OrderIsLiveError: The broker alone says what became of it.
+        """
+        report = self.report
+        bare = Report(Status.CANCELLED, reason=report.reason)
+        if report == bare:
+            return True
+        if order.status is Status.PENDING or report.status is Status.CANCELLED:
+            raise OrderIsLiveError(str(order.order_id), order.status, report.status)
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +258,10 @@ class DeletePosition:
 
 @dataclass(frozen=True, slots=True)
 class UpsertPortfolio:
-    """Create a strategy, or change what is given."""
+    """Create a strategy, or change what is given.
+
+    The requested mode is put in force at once where it can be; `cash` is that of the book in force.
+    """
 
     strategy_name: str
     cash: Decimal | None = None
@@ -238,28 +273,61 @@ class UpsertPortfolio:
         return Needs(strategies=(self.strategy_name,))
 
     def run(self, batch: Batch) -> PortfolioOf:  # noqa: D102 - as in Command
-        desk = batch.desk
         known = batch.find_strategy(self.strategy_name)
-        strategy = known or Strategy(
-            self.strategy_name, RequestedMode.AUTO, Mode.PAPER, State.ACTIVE, "", desk.now
-        )
-        after: Book | None = None
-        entries: tuple[CashEntry, ...] = ()
         if known is None:
-            after, entries = ledger.open_book(
-                strategy.name, strategy.mode, self.cash or ZERO, self.reason, desk.now, desk.actor
-            )
-        elif self.cash is not None:
-            book = batch.book((strategy.name, strategy.mode))
+            self._create(batch)
+        else:
+            self._change(batch, known)
+        return PortfolioOf(self.strategy_name)
+
+    def _create(self, batch: Batch) -> None:
+        desk = batch.desk
+        requested = self.requested_mode or RequestedMode.AUTO
+        mode = mode_to_be(requested, desk.trading_mode)
+        book, entries = ledger.open_book(
+            self.strategy_name, mode, self.cash or ZERO, self.reason, desk.now, desk.actor
+        )
+        batch.record_strategy(
+            Strategy(self.strategy_name, requested, mode, State.ACTIVE, "", desk.now)
+        )
+        batch.record_cash(book, entries)
+
+    def _change(self, batch: Batch, known: Strategy) -> None:
+        desk = batch.desk
+        strategy = known
+        if self.requested_mode not in (None, known.requested_mode):
+            requested = self.requested_mode or known.requested_mode
+            strategy = replace(known, requested_mode=requested, update_time=desk.now)
+        strategy = in_its_mode(batch, strategy)
+        book, opening = book_or_new(batch, (strategy.name, strategy.mode))
+        after, entries = book, opening[:0]
+        if self.cash is not None:
             after, entries = ledger.set_cash(
                 book, self.cash, CashKind.ADJUSTMENT, self.reason, desk.now, desk.actor
             )
-        if known is None or self.requested_mode not in (None, strategy.requested_mode):
-            requested = self.requested_mode or strategy.requested_mode
-            batch.record_strategy(replace(strategy, requested_mode=requested, update_time=desk.now))
-        if after is not None and entries:
+        if strategy != known:
+            batch.record_strategy(strategy)
+        if opening:
+            batch.record_cash(book, opening)
+        if entries:
             batch.record_cash(after, entries)
-        return PortfolioOf(strategy.name)
+
+
+def in_its_mode(batch: Batch, strategy: Strategy) -> Strategy:
+    """The strategy with its requested mode in force, or as it is while its book is not flat."""
+    desk = batch.desk
+    mode = mode_to_be(strategy.requested_mode, desk.trading_mode)
+    if mode is strategy.mode or not batch.book((strategy.name, strategy.mode)).is_flat:
+        return strategy
+    return replace(strategy, mode=mode, update_time=desk.now)
+
+
+def book_or_new(batch: Batch, key: BookKey) -> tuple[Book, tuple[CashEntry, ...]]:
+    """The book, or a new one without cash and the entry that opens it."""
+    book = batch.find_book(key)
+    if book is not None:
+        return book, ()
+    return ledger.open_book(*key, ZERO, "", batch.desk.now, batch.desk.actor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,14 +365,21 @@ def _place(
     price: Decimal,
     request_id: str,
 ) -> Order:
-    """Accepts an order and books the fill that its broker gives at once, if any."""
+    """Accepts an order and books the fill that its broker gives at once, if any.
+
+    A LIVE order is recorded as an intent: once that is committed, the elected sender sends it.
+    """
     desk = batch.desk
-    commission = rounded(desk.broker.commission(quantity))
-    ticket = Ticket(desk.new_id(), symbol, side, quantity, price, request_id, commission)
+    broker = desk.broker(strategy.mode)
+    broker.admit(symbol, quantity, desk.now)
+    allowance = broker.allowance(quantity, price)
+    ticket = Ticket(desk.new_id(), symbol, side, quantity, price, request_id, allowance)
     book = batch.book((strategy.name, strategy.mode))
-    execution = desk.broker.execution_on_accept(ticket)
+    execution = broker.execution_on_accept(ticket)
     if execution is None:
         booking = ledger.accept(book, ticket, desk.now)
+        if strategy.mode is Mode.LIVE:
+            batch.changes.intents.append(ticket.order_id)
     else:
         held = book.positions.get(symbol)
         position_id = held.position_id if held else desk.new_id()

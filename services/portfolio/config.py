@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -19,6 +19,9 @@ class Settings(BaseSettings):
     portfolio_capital: Decimal = Field(
         Decimal(100_000), ge=0, le=10**12, description="USD shared among the PAPER books"
     )
+    live_capital: Decimal | None = Field(
+        None, ge=0, le=10**12, description="USD shared among the LIVE books; PORTFOLIO_CAPITAL"
+    )
     paper_commission: Decimal = Field(
         Decimal(0), ge=0, le=1000, decimal_places=8, description="USD a share"
     )
@@ -26,16 +29,47 @@ class Settings(BaseSettings):
         "at_once", description="by_hand: orders stay PENDING until their fills are reported"
     )
     ibkr_host: str | None = None
-    ibkr_port: int | None = None
-    ibkr_client_id: int | None = None
+    ibkr_port: int | None = Field(None, ge=1, le=65535)
+    ibkr_client_id: int | None = Field(None, ge=0, le=2**31 - 1)
     ibkr_account: str | None = None
+    auth: Literal["none", "mtls", "token"] | None = Field(
+        None, description="how callers prove who they are; LIVE wants it spelt out, none included"
+    )
+    price_buffer: Decimal = Field(
+        Decimal("0.02"), ge=0, le=1, description="share of its price that a LIVE buy may cost more"
+    )
+    price_distance: Decimal | None = Field(
+        Decimal("0.05"), gt=0, le=10, description="of a LIVE price from the broker's; off: any"
+    )
+    outside_session: Literal["refuse", "allow"] = Field(
+        "refuse", description="allow: LIVE orders wait for the next open at the broker"
+    )
+    answer_within_s: float = Field(
+        10.0, gt=0, le=600, description="then an order the broker has not spoken of is UNKNOWN"
+    )
+    queue_within_s: float = Field(
+        30.0, gt=0, le=3600, description="then a LIVE order that could not be sent is REJECTED"
+    )
+    reconcile_every_s: float = Field(
+        60.0, gt=0, le=3600, description="between two comparisons with the broker"
+    )
     drain_s: float = Field(
         2.0, ge=0, le=300, description="from NOT_SERVING to the stop, for Envoy to turn away"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     check_invariants: bool = Field(False, description="check the ledger's invariants at each move")
 
+    @field_validator("price_distance", mode="before")
+    @classmethod
+    def _off(cls, given: object) -> object:
+        return None if given == "off" else given
+
+    @property
+    def capital_of_live(self) -> Decimal:
+        """USD to share among the LIVE books, as far as the account has it."""
+        return self.portfolio_capital if self.live_capital is None else self.live_capital
+
     def missing_for_live(self) -> list[str]:
         """The settings that LIVE needs and the environment does not have."""
-        needed = ("ibkr_host", "ibkr_port", "ibkr_client_id", "ibkr_account")
+        needed = ("ibkr_host", "ibkr_port", "ibkr_client_id", "ibkr_account", "auth")
         return [name.upper() for name in needed if getattr(self, name) is None]

@@ -20,6 +20,7 @@ from services.portfolio.domain.order import (
     Status,
 )
 from services.portfolio.domain.position import Position, PositionAdjustment
+from services.portfolio.domain.reconciliation import Acknowledgement, SymbolRow
 from services.portfolio.views import InvestedView, PortfolioView, PositionView
 
 Clock = Callable[[], datetime]  # the time now, in UTC
@@ -44,8 +45,19 @@ class StorageConflictError(Exception):
 class Broker(Protocol):
     """Executes orders. PAPER is just another broker."""
 
-    def commission(self, quantity: Decimal) -> Decimal:
-        """What filling `quantity` shares is expected to cost, in USD."""
+    def admit(self, symbol: str, quantity: Decimal, now: datetime) -> None:
+        """Checks that an order may be placed at all as things stand.
+
+        Raises:
+            LedgerError: It may not: a frozen symbol, a closed exchange, part of a share.
+            UnavailableError: The broker is away.
+        """
+
+    def allowance(self, quantity: Decimal, price: Decimal) -> Decimal:
+        """What filling may cost beyond `quantity` x `price`, in USD: commission, a worse price."""
+
+    def affordable(self, cash: Decimal, price: Decimal) -> Decimal:
+        """The most whole shares that `cash` USD pays for at `price`, allowance included."""
 
     def execution_on_accept(self, ticket: Ticket) -> Execution | None:
         """The whole fill that the order gets at once; None when it is to stay PENDING."""
@@ -69,6 +81,8 @@ class Needs:
     orders: Collection[UUID] = ()
     positions: Collection[UUID] = ()
     requests: Collection[str] = ()
+    fills: Collection[UUID] = ()  # the orders, among `orders`, whose fills are needed
+    accounts: Collection[str] = ()  # the symbols to compare with the broker's account
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +94,8 @@ class Snapshot:
     orders: Mapping[UUID, Order]
     positions: Mapping[UUID, tuple[BookKey, str]]  # position id -> its book and symbol
     requests: Mapping[str, StoredRequest]
+    fills: Mapping[UUID, Sequence[Fill]]  # of the orders whose fills were asked for; oldest first
+    accounts: Mapping[str, SymbolRow]  # as last compared, with the strategies' shares of now
 
 
 @dataclass(slots=True)
@@ -94,9 +110,18 @@ class Changes:
     cash_entries: list[CashEntry] = field(default_factory=list)
     adjustments: list[PositionAdjustment] = field(default_factory=list)
     order_events: list[OrderEvent] = field(default_factory=list)
+    intents: list[UUID] = field(default_factory=list)  # orders that the broker is to get
+    cancel_requests: list[UUID] = field(default_factory=list)  # orders it is asked to cancel
+    acknowledgements: list[Acknowledgement] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.strategies or self.books or self.orders)
+        return bool(
+            self.strategies
+            or self.books
+            or self.orders
+            or self.cancel_requests
+            or self.acknowledgements
+        )
 
 
 class Transaction(Protocol):
@@ -203,6 +228,7 @@ class LedgerEvent:
 
     strategies: tuple[str, ...]
     orders: tuple[UUID, ...]
+    broker: bool = False  # the weather, a comparison, an intent or a request to cancel is new
 
 
 class Feed(Protocol):

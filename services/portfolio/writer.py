@@ -6,7 +6,7 @@ alone. Replicas stay correct through the row locks and the unique constraints: a
 conflict is rolled back and run again one command at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -22,6 +22,7 @@ from services.portfolio.commands import (
     fingerprint,
 )
 from services.portfolio.domain.errors import LedgerError, RequestIdReusedError
+from services.portfolio.domain.order import Mode
 from services.portfolio.ports import (
     Answer,
     Broker,
@@ -59,9 +60,10 @@ log = structlog.get_logger()
 class Rules:
     """What the writer is composed of besides the ledger."""
 
-    broker: Broker
+    brokers: Mapping[Mode, Broker]  # PAPER at least; LIVE too when TRADING_MODE is LIVE
     clock: Clock
     new_id: NewId
+    trading_mode: Mode = Mode.PAPER
     check_invariants: bool = False
 
 
@@ -85,7 +87,8 @@ class Writer:
 
         Raises:
             LedgerError: The ledger forbids it; nothing was written.
-            UnavailableError: The database is away, or the router is full or stopping.
+            UnavailableError: The database or the broker is away, or the router is full or
+                stopping.
         """
         return await self._queue.submit(command)
 
@@ -135,7 +138,7 @@ class Writer:
             snapshot = await transaction.load(_merged(commands))
             batch = Batch(
                 snapshot,
-                Desk(rules.broker, rules.new_id, rules.clock()),
+                Desk(rules.brokers, rules.new_id, rules.clock(), rules.trading_mode),
                 check_invariants=rules.check_invariants,
             )
             decided = _decide(commands, batch, snapshot)
@@ -169,7 +172,7 @@ class _Decided:
 
 
 def _decide(commands: Sequence[Command], batch: Batch, snapshot: Snapshot) -> _Decided:
-    """Runs each command in order; a LedgerError is its outcome and leaves no trace."""
+    """Runs each command in order; one that is refused has its error as outcome, and no trace."""
     decided = _Decided([], [], {})
     first_use: dict[str, int] = {}
     for place, command in enumerate(commands):
@@ -187,7 +190,7 @@ def _decide(commands: Sequence[Command], batch: Batch, snapshot: Snapshot) -> _D
                 if rid:
                     first_use[rid] = place
                     decided.fresh.append(place)
-        except LedgerError as error:
+        except (LedgerError, UnavailableError) as error:
             outcome = error
         decided.outcomes.append(outcome)
     return decided
@@ -228,4 +231,6 @@ def _merged(commands: Sequence[Command]) -> Needs:
         orders={order_id for need in needs for order_id in need.orders},
         positions={position_id for need in needs for position_id in need.positions},
         requests={command.request_id for command in commands if command.request_id},
+        fills={order_id for need in needs for order_id in need.fills},
+        accounts={symbol for need in needs for symbol in need.accounts},
     )

@@ -9,6 +9,7 @@ import pytest
 
 from services.portfolio.domain.money import STEP
 from services.portfolio.domain.order import Mode, Side, Status
+from tests.ledger.live_desk import LiveDesk, desk_with, executed, placed
 from tests.ledger.world import World
 
 
@@ -154,3 +155,37 @@ def test_a_difference_tells_both_figures() -> None:
         cash + STEP,
         cash,
     )
+
+
+def a_live_day() -> LiveDesk:
+    """A LIVE order whose fill was corrected and charged later."""
+    desk = desk_with()
+    order = placed(desk)
+    desk.order(executed(order, "e1.01", 10, 100))
+    desk.order(executed(order, "e1.02", 9, 101, commission="1.5"))
+    return desk
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "figures"),
+    [
+        (1, "quantity", {"filled_quantity", "SPXL quantity"}),
+        (1, "value", {"filled_value", "SPXL cost", "TRADE cash entries"}),
+        (1, "price", {"SPXL last_price"}),
+        (2, "commission", {"commission", "SPXL realized_pnl", "COMMISSION cash entries"}),
+    ],
+)
+def test_a_touched_correction_or_commission_is_found(
+    number: int, name: str, figures: set[str]
+) -> None:
+    desk = a_live_day()
+    assert desk.differences() == []
+    desk.fills[number] = nudged(desk.fills[number], name)
+    shown = " / ".join(difference.figure for difference in desk.differences())
+    assert all(figure in shown for figure in figures), shown
+
+
+def test_a_correction_of_shares_that_were_never_there_is_found() -> None:
+    desk = a_live_day()
+    del desk.fills[0]
+    assert any("SPXL shares before fill" in found.figure for found in desk.differences())

@@ -24,6 +24,7 @@ from services.portfolio.domain.book import Book, CashKind, RequestedMode, State
 from services.portfolio.domain.errors import (
     IllegalFillError,
     IllegalStatusChangeError,
+    InsufficientCashError,
     OrderNotFoundError,
     PositionNotFoundError,
     ReservedError,
@@ -48,8 +49,10 @@ def batch_on(book: Book, *orders: Order, broker: PaperBroker = AT_ONCE) -> Batch
         {order.order_id: order for order in orders},
         {p.position_id: (KEY, symbol) for symbol, p in book.positions.items()},
         {},
+        {},
+        {},
     )
-    return Batch(snapshot, Desk(broker, new_id, LATER), check_invariants=True)
+    return Batch(snapshot, Desk({Mode.PAPER: broker}, new_id, LATER), check_invariants=True)
 
 
 def test_buy_all_fills_at_once_on_paper_and_keeps_one_order_and_one_fill() -> None:
@@ -67,6 +70,23 @@ def test_buy_all_pays_its_commission_from_the_same_cash() -> None:
     order = BuyAll(NAME, "SPXL", d("99.5")).run(batch)
     assert (order.quantity, order.commission) == (10, 5)
     assert batch.book(KEY).cash == 0
+
+
+def test_buy_all_spends_only_cash_that_no_open_order_has_reserved() -> None:
+    batch = batch_on(buy(book_with(1000), 4, 100).book)
+    assert BuyAll(NAME, "SPXL", d(100)).run(batch).quantity == 6
+
+
+def test_buy_all_refuses_less_than_one_share_with_the_figures() -> None:
+    batch = batch_on(book_with("100.5"), broker=PaperBroker(d("0.01")))
+    with pytest.raises(InsufficientCashError) as refused:
+        BuyAll(NAME, "SPXL", d("100.5")).run(batch)
+    assert refused.value.message == (
+        "Buying 1 SPXL needs 100.51 USD; 100.50 USD is free. "
+        "Sell first, or set more cash with POST /portfolio."
+    )
+    assert refused.value.figures == {"needed": "100.51", "free": "100.50"}
+    assert not batch.changes
 
 
 def test_commands_of_one_batch_see_what_earlier_ones_left() -> None:
@@ -222,7 +242,8 @@ def test_shares_that_an_order_is_selling_are_not_deleted() -> None:
 
 
 def test_a_portfolio_is_created_with_a_deposit_and_changed_by_adjustments() -> None:
-    batch = Batch(Snapshot({}, {}, {}, {}, {}), Desk(AT_ONCE, new_id, NOW), check_invariants=True)
+    nothing = Snapshot({}, {}, {}, {}, {}, {}, {})
+    batch = Batch(nothing, Desk({Mode.PAPER: AT_ONCE}, new_id, NOW), check_invariants=True)
     UpsertPortfolio("New", d(500)).run(batch)
     made = batch.strategy("New")
     assert (made.requested_mode, made.mode, made.state) == (

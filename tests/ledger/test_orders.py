@@ -43,8 +43,8 @@ LEGAL = {
 }
 
 
-def test_an_accepted_buy_reserves_its_value_and_its_commission() -> None:
-    booked = ledger.accept(book_with(1010), ticket(Side.BUY, 10, 100, commission=10), NOW)
+def test_an_accepted_buy_reserves_its_value_and_its_allowance() -> None:
+    booked = ledger.accept(book_with(1010), ticket(Side.BUY, 10, 100, allowance=10), NOW)
     assert booked.order.status is Status.PENDING
     assert booked.order.reserved_cash == 1010
     assert (booked.book.cash, booked.book.reserved_cash, booked.book.free_cash) == (1010, 1010, 0)

@@ -61,10 +61,10 @@ def ticket(
     side: Side = Side.BUY,
     quantity: str | int = 10,
     price: str | int = 100,
-    commission: str | int = 0,
+    allowance: str | int = 0,
 ) -> Ticket:
     """What a strategy wants, in SPXL."""
-    return Ticket(new_id(), "SPXL", side, d(quantity), d(price), "", d(commission))
+    return Ticket(new_id(), "SPXL", side, d(quantity), d(price), "", d(allowance))
 
 
 def buy(book: Book, quantity: str | int = 10, price: str | int = 100) -> Booking:

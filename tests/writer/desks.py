@@ -10,7 +10,7 @@ import uuid_utils.compat
 
 from services.portfolio.brokers.paper import PaperBroker
 from services.portfolio.commands import Command, UpsertPortfolio
-from services.portfolio.domain.order import Order
+from services.portfolio.domain.order import Mode, Order
 from services.portfolio.ports import Answer, Broker, Ledger, Reads
 from services.portfolio.writer import Rules, Writer
 
@@ -20,7 +20,12 @@ BY_HAND = PaperBroker(by_hand=True)
 
 def rules(broker: Broker = AT_ONCE) -> Rules:
     """What a router is composed of, with its invariants checked."""
-    return Rules(broker, lambda: datetime.now(UTC), uuid_utils.compat.uuid7, check_invariants=True)
+    return Rules(
+        {Mode.PAPER: broker},
+        lambda: datetime.now(UTC),
+        uuid_utils.compat.uuid7,
+        check_invariants=True,
+    )
 
 
 @asynccontextmanager

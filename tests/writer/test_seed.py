@@ -3,10 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from services.portfolio.commands import BuyAll, UpsertPortfolio
+from services.portfolio.domain.order import Mode
+from services.portfolio.live.funding import follow_modes
+from services.portfolio.live.lookout import Lookout
 from services.portfolio.router import Router
 from services.portfolio.seed import STRATEGIES, seed
 from services.portfolio.views import PortfolioView
@@ -17,11 +21,11 @@ from tests.writer.desks import assert_balanced, rules
 
 
 @asynccontextmanager
-async def router_on(store: Store) -> AsyncIterator[Router]:
+async def router_on(store: Store, trading_mode: Mode = Mode.PAPER) -> AsyncIterator[Router]:
     """A router on the store."""
-    router = Router(
-        Writer(store.ledger, rules()), store.reads, store.feed, lambda: datetime.now(UTC)
-    )
+    lookout = Lookout(store.broker_reads, store.feed, lambda: datetime.now(UTC), Mode.PAPER)
+    writer = Writer(store.ledger, replace(rules(), trading_mode=trading_mode))
+    router = Router(writer, store.reads, store.feed, lookout, lambda: datetime.now(UTC))
     try:
         yield router
     finally:
@@ -48,6 +52,20 @@ async def test_a_second_start_changes_nothing(store: Store) -> None:
         before = await store.reads.portfolios()
         await seed(router, d(200_000))
         assert await store.reads.portfolios() == before
+
+
+async def test_the_paper_capital_never_becomes_cash_of_a_live_book(store: Store) -> None:
+    async with router_on(store, Mode.LIVE) as router:
+        await seed(router, d(100_000))
+        assert await follow_modes(router.writer, store.reads, Mode.LIVE) == tuple(
+            sorted(STRATEGIES)
+        )
+        await seed(router, d(100_000))
+    assert await cash_of(store) == dict.fromkeys(STRATEGIES, 0)
+    async with router_on(store) as router:
+        assert await follow_modes(router.writer, store.reads, Mode.PAPER) == ()
+    assert await cash_of(store) == dict.fromkeys(STRATEGIES, 20_000)
+    await assert_balanced(store.reads)
 
 
 async def test_a_system_with_strategies_of_its_own_is_not_seeded(store: Store) -> None:

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -22,8 +23,9 @@ from services.portfolio.commands import (
     UpdateOrderStatus,
     UpsertPortfolio,
 )
-from services.portfolio.domain.book import State
+from services.portfolio.domain.book import RequestedMode, State
 from services.portfolio.domain.errors import (
+    IllegalFillError,
     InsufficientCashError,
     LedgerError,
     NothingToSellError,
@@ -33,7 +35,11 @@ from services.portfolio.domain.errors import (
     StrategyNotFoundError,
 )
 from services.portfolio.domain.ledger import Report
-from services.portfolio.domain.order import Order, Side, Status
+from services.portfolio.domain.order import Mode, Order, Side, Status
+from services.portfolio.domain.weather import BrokerState, Weather
+from services.portfolio.live.commands import BookCommission
+from services.portfolio.live.gate import LiveBroker
+from services.portfolio.live.ports import Seen
 from services.portfolio.ports import (
     Ledger,
     Needs,
@@ -46,14 +52,17 @@ from services.portfolio.ports import (
 )
 from services.portfolio.views import PortfolioView, PositionView
 from services.portfolio.writer import Writer
-from tests.ledger.values import d, new_id
+from tests.ledger.live_desk import executed
+from tests.ledger.values import NOW, d, new_id
 from tests.ports.stores import Store
 from tests.support.waiting import wait_until_async
 from tests.writer.desks import (
+    AT_ONCE,
     BY_HAND,
     assert_balanced,
     open_strategies,
     order_of,
+    rules,
     writer_on,
 )
 
@@ -521,3 +530,55 @@ class _CountingTransaction:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transaction, name)
+
+
+async def test_an_order_that_finds_no_broker_fails_alone_and_may_be_repeated(store: Store) -> None:
+    seen = [Seen(Weather(BrokerState.DOWN, NOW), {})]
+    live = LiveBroker(lambda: seen[-1], d(0))
+    both = replace(rules(), brokers={Mode.PAPER: AT_ONCE, Mode.LIVE: live}, trading_mode=Mode.LIVE)
+    writer = Writer(store.ledger, both)
+    try:
+        await writer.submit(UpsertPortfolio("A", d(1000)))
+        await writer.submit(UpsertPortfolio("B", d(1000), RequestedMode.PAPER))
+        refused, order = await outcomes(
+            writer, [BuyAll("A", "SPXL", d(99), "r"), BuyAll("B", "SPXL", d(100))]
+        )
+        assert isinstance(refused, UnavailableError)
+        assert refused.reason == "BROKER_UNAVAILABLE"
+        assert isinstance(order, Order)
+        seen.append(Seen(Weather(BrokerState.CONNECTED, NOW), {}))
+        first = await order_of(writer, BuyAll("A", "SPXL", d(99), "r"))
+        assert (first.status, first.quantity) == (Status.PENDING, 10)
+        seen.append(seen[0])  # away again: a repeat gets the first answer all the same
+        assert await writer.submit(BuyAll("A", "SPXL", d(99), "r")) == first
+    finally:
+        await writer.stop()
+    await assert_balanced(store.reads)
+
+
+async def test_the_brokers_words_of_a_live_order_are_booked_and_kept(store: Store) -> None:
+    live = LiveBroker(lambda: Seen(Weather(BrokerState.CONNECTED, NOW), {}), d(0))
+    both = replace(rules(), brokers={Mode.PAPER: AT_ONCE, Mode.LIVE: live}, trading_mode=Mode.LIVE)
+    writer = Writer(store.ledger, both)
+    try:
+        await writer.submit(UpsertPortfolio("A", d(1000)))
+        order = await order_of(writer, CreateOrder("A", "SPXL", Side.BUY, d(5), d(100)))
+        words: list[Command] = [
+            executed(order, "a.01", 3, 101),
+            executed(order, "a.02", 2, 101),  # in the same batch as what it corrects
+            BookCommission(order.order_id, "a.02", d("1.5")),
+            executed(order, "b.01", 3, 99, commission="0.5"),
+        ]
+        for _ in range(2):
+            assert not any(isinstance(one, Exception) for one in await outcomes(writer, words))
+        late = executed(order, "c.01", 1)
+        with pytest.raises(IllegalFillError):
+            await writer.submit(late)
+    finally:
+        await writer.stop()
+    kept = await store.reads.order(order.order_id)
+    assert kept is not None
+    assert (kept.status, kept.filled_value, kept.commission) == (Status.EXECUTED, 499, 2)
+    (view,) = await store.reads.portfolios(["A"])
+    assert (view.mode, view.cash, view.reserved_cash) == (Mode.LIVE, 499, 0)
+    await assert_balanced(store.reads)

@@ -1,10 +1,11 @@
 """The paper broker: every order fills at once, whole, at the price the strategy saw."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 
 from services.portfolio.domain.ledger import Ticket
-from services.portfolio.domain.money import ZERO, value_of
+from services.portfolio.domain.money import ZERO, value_of, whole_shares
 from services.portfolio.domain.order import Execution
 
 
@@ -19,19 +20,22 @@ class PaperBroker:
     commission_per_share: Decimal = ZERO
     by_hand: bool = False
 
-    def commission(self, quantity: Decimal) -> Decimal:
-        """What filling `quantity` shares costs, in USD."""
+    def admit(self, symbol: str, quantity: Decimal, now: datetime) -> None:
+        """Takes every order, at any time."""
+
+    def allowance(self, quantity: Decimal, price: Decimal) -> Decimal:  # noqa: ARG002 - of the port
+        """The commission on `quantity` shares, in USD; a paper fill has the price it was given."""
         if not self.commission_per_share:
             return ZERO
         return value_of(quantity, self.commission_per_share)
+
+    def affordable(self, cash: Decimal, price: Decimal) -> Decimal:
+        """The most whole shares that `cash` USD pays for at `price`, commission included."""
+        return whole_shares(cash, price + self.commission_per_share)
 
     def execution_on_accept(self, ticket: Ticket) -> Execution | None:
         """The whole order at its price, unless fills are reported by hand."""
         if self.by_hand:
             return None
-        return Execution(
-            "paper",
-            ticket.quantity,
-            value_of(ticket.quantity, ticket.price),
-            self.commission(ticket.quantity),
-        )
+        value = value_of(ticket.quantity, ticket.price)
+        return Execution("paper", ticket.quantity, value, ticket.allowance)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from services.portfolio.domain.book import Book, CashEntry, CashKind
 from services.portfolio.domain.money import ZERO
-from services.portfolio.domain.order import Fill, Mode, Order, Side
+from services.portfolio.domain.order import Fill, FillKind, Mode, Order, Side
 from services.portfolio.domain.position import Position, PositionAdjustment, empty_position
 
 NO_ID = UUID(int=0)
@@ -47,18 +47,15 @@ class BookAudit:
             self._traded[entry.kind] += entry.amount
 
     def take_fill(self, symbol: str, side: Side, fill: Fill) -> None:
-        """Replays a fill."""
-        trade = (fill.quantity, fill.value, fill.commission, fill.price, fill.time)
-        held = self._positions.get(symbol) or empty_position(NO_ID, symbol, fill.time)
-        if side is Side.BUY:
-            self._positions[symbol] = held.bought(*trade)
-            self._filled[CashKind.TRADE] -= fill.value
-        elif held.quantity >= fill.quantity:
-            self._positions[symbol] = held.reserving(fill.quantity).sold(*trade)
-            self._filled[CashKind.TRADE] += fill.value
-        else:
-            self._compare(f"{symbol} shares before fill", fill.quantity, held.quantity)
+        """Replays a fill, or what was learnt of it later."""
         self._filled[CashKind.COMMISSION] -= fill.commission
+        held = self._positions.get(symbol) or empty_position(NO_ID, symbol, fill.time)
+        gone = -fill.quantity if side is Side.BUY else fill.quantity
+        if gone > held.quantity:
+            self._compare(f"{symbol} shares before fill", gone, held.quantity)
+            return
+        self._filled[CashKind.TRADE] += -fill.value if side is Side.BUY else fill.value
+        self._positions[symbol] = _after(held, side, fill)
 
     def take_adjustment(self, adjustment: PositionAdjustment) -> None:
         """Replays a setting by hand."""
@@ -115,3 +112,15 @@ class BookAudit:
             self._differences.append(
                 Difference(self.book.strategy_name, self.book.mode, figure, recorded, recomputed)
             )
+
+
+def _after(held: Position, side: Side, fill: Fill) -> Position:
+    """The position after one fact of an order."""
+    if fill.kind is FillKind.COMMISSION:
+        return held.charged(fill.commission, fill.time)
+    if fill.kind is FillKind.CORRECTION:
+        return held.corrected(side, fill.quantity, fill.value, fill.price, fill.time)
+    trade = (fill.quantity, fill.value, fill.commission, fill.price, fill.time)
+    if side is Side.BUY:
+        return held.bought(*trade)
+    return held.reserving(fill.quantity).sold(*trade)

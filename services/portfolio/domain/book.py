@@ -23,6 +23,15 @@ class RequestedMode(StrEnum):
     LIVE = "LIVE"
 
 
+def mode_to_be(requested: RequestedMode, trading_mode: Mode) -> Mode:
+    """The mode that a wish leads to under TRADING_MODE.
+
+    PAPER is always PAPER, and nothing is LIVE unless TRADING_MODE is. AUTO is what TRADING_MODE
+    says, until there is a rule that promotes strategies by their results.
+    """
+    return Mode.PAPER if requested is RequestedMode.PAPER else trading_mode
+
+
 class State(StrEnum):
     """Whether a strategy may place orders."""
 
@@ -58,6 +67,11 @@ class Book:
     def free_cash(self) -> Decimal:
         """Cash that a new order may spend."""
         return self.cash - self.reserved_cash
+
+    @property
+    def capital(self) -> Decimal:
+        """What came from outside in all: cash and cost of what is held, less what was realised."""
+        return self.cash + sum((p.cost - p.realized_pnl for p in self.positions.values()), ZERO)
 
     @property
     def is_flat(self) -> bool:

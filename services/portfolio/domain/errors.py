@@ -5,9 +5,11 @@ message says what, with which values, and what to do next. Nothing here knows of
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 
 from services.portfolio.domain.money import LARGEST, plain, plain_quantity
+from services.portfolio.domain.reconciliation import SymbolRow
 
 
 class LedgerError(Exception):
@@ -167,6 +169,91 @@ class IllegalFillError(ForbiddenError):
     """The reported fill does not fit the order."""
 
     reason = "ILLEGAL_FILL"
+
+
+class OrderIsLiveError(ForbiddenError):
+    """The status of an order that is at the broker cannot be set by hand."""
+
+    reason = "LIVE_ORDER"
+
+    def __init__(self, order_id: str, current: str, wanted: str) -> None:
+        super().__init__(
+            f"Order {order_id} is LIVE and {current}: its fills and its end come from the broker, "
+            f"so it cannot be set to {wanted} by hand. Ask for its cancellation with CANCELLED and "
+            "no figures; only once it is UNKNOWN may EXECUTED or REJECTED be reported.",
+            order_id=order_id,
+            status=current,
+            wanted=wanted,
+        )
+
+
+class SymbolFrozenError(ForbiddenError):
+    """The broker's account and the strategies differ in the symbol, and nobody has said why."""
+
+    reason = "SYMBOL_FROZEN"
+
+    def __init__(self, row: SymbolRow) -> None:
+        super().__init__(
+            f"{row.symbol} is frozen: the broker's account has {plain_quantity(row.broker)}, the "
+            f"strategies have {plain_quantity(row.strategies)}, and of the "
+            f"{plain_quantity(row.unattributed)} UNATTRIBUTED {plain_quantity(row.acknowledged)} "
+            "are acknowledged. Say whose they are with POST /positions:assign.",
+            symbol=row.symbol,
+            broker=plain_quantity(row.broker),
+            strategies=plain_quantity(row.strategies),
+            unattributed=plain_quantity(row.unattributed),
+            acknowledged=plain_quantity(row.acknowledged),
+        )
+
+
+class WholeSharesOnlyError(ForbiddenError):
+    """The broker's interface trades whole shares alone."""
+
+    reason = "WHOLE_SHARES_ONLY"
+
+    def __init__(self, symbol: str, quantity: Decimal) -> None:
+        whole = plain_quantity(quantity // 1)
+        super().__init__(
+            f"{plain_quantity(quantity)} {symbol} is not a whole number of shares, and LIVE orders "
+            f"must be. Trade {whole} with POST /orders.",
+            symbol=symbol,
+            quantity=plain_quantity(quantity),
+            whole=whole,
+        )
+
+
+class OutsideSessionError(ForbiddenError):
+    """The exchange is closed, and orders are not to wait for it."""
+
+    reason = "OUTSIDE_SESSION"
+
+    def __init__(self, symbol: str, opens: datetime) -> None:
+        when = f"{opens:%Y-%m-%dT%H:%M:%SZ}"
+        super().__init__(
+            f"The exchange of {symbol} is closed; its next regular session opens {when}. Order "
+            "then, or start the routers with OUTSIDE_SESSION=allow to let orders wait for it.",
+            symbol=symbol,
+            opens=when,
+        )
+
+
+class NotUnattributedError(ForbiddenError):
+    """The shares to assign are not there to be assigned."""
+
+    reason = "NOT_UNATTRIBUTED"
+
+    def __init__(self, row: SymbolRow, wanted: Decimal) -> None:
+        super().__init__(
+            f"{plain_quantity(wanted)} {row.symbol} cannot be assigned: the broker's account has "
+            f"{plain_quantity(row.broker)}, the strategies have {plain_quantity(row.strategies)}, "
+            f"so {plain_quantity(row.unattributed)} are UNATTRIBUTED. Assign at most that, with "
+            "the same sign; GET /reconciliation shows the figures.",
+            symbol=row.symbol,
+            wanted=plain_quantity(wanted),
+            broker=plain_quantity(row.broker),
+            strategies=plain_quantity(row.strategies),
+            unattributed=plain_quantity(row.unattributed),
+        )
 
 
 class TooLargeError(ForbiddenError):

@@ -3,8 +3,6 @@
 A breach is a fault of ours, never of a caller, so it is an AssertionError.
 """
 
-from decimal import Decimal
-
 from services.portfolio.domain.book import Book, CashEntry
 from services.portfolio.domain.money import ZERO
 from services.portfolio.domain.order import Mode
@@ -26,8 +24,8 @@ def check_move(
     # outside: a trade turns one into the other and loses nothing.
     from_outside = sum((e.amount for e in entries if e.kind in ("DEPOSIT", "ADJUSTMENT")), ZERO)
     from_outside += adjustment.cost_delta if adjustment else ZERO
-    capital_before = _capital(before) if before else ZERO
-    _require(_capital(after) - capital_before == from_outside, "capital came from nowhere", after)
+    capital_before = before.capital if before else ZERO
+    _require(after.capital - capital_before == from_outside, "capital came from nowhere", after)
     _require(
         before is None or after.version > before.version or after == before,
         "changed without a new version",
@@ -48,11 +46,6 @@ def check_book(book: Book) -> None:
         )
         _require(position.cost >= 0, "negative cost", position)
         _require(bool(position.quantity) or not position.cost, "cost without shares", position)
-
-
-def _capital(book: Book) -> Decimal:
-    """Cash plus cost of what is held, less what selling has realised."""
-    return book.cash + sum((p.cost - p.realized_pnl for p in book.positions.values()), ZERO)
 
 
 def _require(holds: bool, breach: str, where: object) -> None:

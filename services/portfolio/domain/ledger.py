@@ -35,13 +35,13 @@ from services.portfolio.domain.money import (
     plain,
     plain_quantity,
     value_of,
-    whole_shares,
 )
 from services.portfolio.domain.order import (
     ENDED,
     TRANSITIONS,
     Execution,
     Fill,
+    FillKind,
     Mode,
     Order,
     OrderEvent,
@@ -49,6 +49,8 @@ from services.portfolio.domain.order import (
     Status,
 )
 from services.portfolio.domain.position import Position, PositionAdjustment, empty_position
+
+LATE = "After it was said to have ended: "  # parts a reason from the fills that came later
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Ticket:
     quantity: Decimal
     price: Decimal
     request_id: str
-    commission: Decimal = ZERO  # that the fill is expected to cost
+    allowance: Decimal = ZERO  # what filling may cost beyond quantity x price, in USD
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +75,6 @@ class Booking:
     fill: Fill | None = None
     cash_entries: tuple[CashEntry, ...] = ()
     event: OrderEvent | None = None
-
-
-def quantity_to_buy_all(
-    book: Book, symbol: str, price: Decimal, commission_per_share: Decimal
-) -> Decimal:
-    """Whole shares that the free cash pays for, commission included.
-
-    Raises:
-        InsufficientCashError: It does not pay for one.
-    """
-    cost_per_share = price + commission_per_share
-    quantity = whole_shares(book.free_cash, cost_per_share)
-    if not quantity:
-        raise InsufficientCashError(f"Buying 1 {symbol}", cost_per_share, book.free_cash)
-    return quantity
 
 
 def quantity_to_sell_all(book: Book, symbol: str) -> Decimal:
@@ -188,7 +175,7 @@ def _cash_to_reserve(book: Book, ticket: Ticket) -> Decimal:
     """The cash that an order must reserve, 0 for a sell; checks that the book can bear it."""
     _require_holdable(ticket.quantity)
     if ticket.side is Side.BUY:
-        reserved_cash = value_of(ticket.quantity, ticket.price) + ticket.commission
+        reserved_cash = value_of(ticket.quantity, ticket.price) + ticket.allowance
         if reserved_cash > book.free_cash:
             action = f"Buying {plain_quantity(ticket.quantity)} {ticket.symbol}"
             raise InsufficientCashError(action, reserved_cash, book.free_cash)
@@ -241,6 +228,144 @@ def book_fill(
     booking = _posted(book, filled, execution, held, book.reserved_cash - released, now)
     event = _event(order, filled, booking.book, actor)
     return booking if event is None else replace(booking, event=event)
+
+
+def book_late_fill(
+    book: Book, order: Order, execution: Execution, position_id: UUID, now: datetime
+) -> Booking:
+    """Posts a fill of an order that was said to have ended. It stays ended; its reason tells.
+
+    Nothing is reserved for it any more: a sale needs shares that no open order is selling.
+
+    Raises:
+        IllegalFillError: The fill is more than is not yet filled, or worth nothing.
+        InsufficientSharesError: A sale of more than is held and free.
+        TooLargeError: A figure is larger than the ledger can hold.
+    """
+    _require_room(order, execution)
+    held = book.positions.get(order.symbol) or empty_position(position_id, order.symbol, now)
+    if order.side is Side.SELL:
+        if execution.quantity > held.free_quantity:
+            raise InsufficientSharesError(
+                order.symbol, execution.quantity, held.quantity, held.free_quantity
+            )
+        held = held.reserving(execution.quantity)
+    filled_quantity = order.filled_quantity + execution.quantity
+    filled = replace(
+        order,
+        filled_quantity=filled_quantity,
+        filled_value=order.filled_value + execution.value,
+        commission=order.commission + execution.commission,
+        reason=_late_reason(order, filled_quantity),
+        update_time=now,
+    )
+    return _posted(book, filled, execution, held, book.reserved_cash, now)
+
+
+def book_correction(
+    book: Book, order: Order, change: Execution, price: Decimal, now: datetime, actor: str
+) -> Booking:
+    """Posts what the broker changed about a fill: `change` holds the differences, no commission.
+
+    The reservation of an open order follows what is open of it now; an ended order stays ended.
+    `price` is that of the fill as corrected.
+
+    Raises:
+        IllegalFillError: It would make the order filled beyond its quantity, or below nothing.
+        InsufficientSharesError: It takes away shares that are not held, or that open orders sell.
+        TooLargeError: A figure is larger than the ledger can hold.
+    """
+    _require_within(order, change)
+    held = book.positions[order.symbol]
+    gone = -change.quantity if order.side is Side.BUY else change.quantity
+    if order.is_open and order.side is Side.SELL:
+        held = held.reserving(-gone)
+    if gone > held.free_quantity:
+        raise InsufficientSharesError(order.symbol, gone, held.quantity, held.free_quantity)
+    open_quantity = order.open_quantity - change.quantity
+    reserved_cash = order.reserved_cash
+    if order.is_open:
+        reserved_cash = part_of(reserved_cash, open_quantity, order.open_quantity)
+    completes = order.is_open and not open_quantity
+    corrected = replace(
+        order,
+        status=Status.EXECUTED if completes else order.status,
+        filled_quantity=order.filled_quantity + change.quantity,
+        filled_value=order.filled_value + change.value,
+        reserved_cash=reserved_cash,
+        reason="" if completes else order.reason,
+        update_time=now,
+    )
+    moved = -change.value if order.side is Side.BUY else change.value
+    after = _changed(
+        book,
+        now,
+        cash=book.cash + moved,
+        reserved_cash=book.reserved_cash + reserved_cash - order.reserved_cash,
+        position=held.corrected(order.side, change.quantity, change.value, price, now),
+    )
+    fill = Fill(
+        order.order_id,
+        change.execution_id,
+        after.version,
+        change.quantity,
+        price,
+        change.value,
+        ZERO,
+        now,
+        FillKind.CORRECTION,
+    )
+    entries = _trade_entries(after, CashKind.TRADE, moved)
+    return Booking(after, corrected, fill, entries, _event(order, corrected, after, actor))
+
+
+def book_commission(
+    book: Book, order: Order, execution_id: str, commission: Decimal, now: datetime
+) -> Booking:
+    """Posts commission that became known after its fill: `commission` USD more than is booked.
+
+    Raises:
+        TooLargeError: A figure is larger than the ledger can hold.
+    """
+    after = _changed(
+        book,
+        now,
+        cash=book.cash - commission,
+        position=book.positions[order.symbol].charged(commission, now),
+    )
+    charged = replace(order, commission=order.commission + commission, update_time=now)
+    fill = Fill(
+        order.order_id,
+        execution_id,
+        after.version,
+        ZERO,
+        ZERO,
+        ZERO,
+        commission,
+        now,
+        FillKind.COMMISSION,
+    )
+    return Booking(after, charged, fill, _trade_entries(after, CashKind.COMMISSION, -commission))
+
+
+def _trade_entries(book: Book, kind: CashKind, amount: Decimal) -> tuple[CashEntry, ...]:
+    """The entry of a move of cash that no person made; none when no cash moved."""
+    if not amount:
+        return ()
+    return (
+        CashEntry(
+            book.strategy_name, book.mode, book.version, kind, amount, "", "", book.update_time
+        ),
+    )
+
+
+def _late_reason(order: Order, filled_quantity: Decimal) -> str:
+    """Why the order ended, and how much of it is filled all the same."""
+    said = order.reason.partition(LATE)[0].rstrip()
+    if order.status is Status.EXECUTED and filled_quantity == order.quantity:
+        return said
+    filled = f"{plain_quantity(filled_quantity)} of {plain_quantity(order.quantity)} filled."
+    return f"{said} {LATE}{filled}".lstrip()
 
 
 def _posted(
@@ -473,13 +598,18 @@ def _changed(
 
 
 def _require_fitting(order: Order, execution: Execution) -> None:
-    """Checks that an order can take this fill."""
+    """Checks that an open order can take this fill."""
     if not order.is_open:
         raise IllegalFillError(
             f"Order {order.order_id} is {order.status}, which is final; it takes no more fills.",
             status=order.status,
             fill=plain_quantity(execution.quantity),
         )
+    _require_room(order, execution)
+
+
+def _require_room(order: Order, execution: Execution) -> None:
+    """Checks that as much as this fill is not yet filled of an order."""
     if not ZERO < execution.quantity <= order.open_quantity:
         raise IllegalFillError(
             f"Order {order.order_id} has {plain_quantity(order.open_quantity)} "
@@ -488,6 +618,22 @@ def _require_fitting(order: Order, execution: Execution) -> None:
             fill=plain_quantity(execution.quantity),
         )
     _require_worth(order, execution)
+
+
+def _require_within(order: Order, change: Execution) -> None:
+    """Checks that an order's fills still fit it after a correction."""
+    quantity = order.filled_quantity + change.quantity
+    value = order.filled_value + change.value
+    if not ZERO <= quantity <= order.quantity or value < 0:
+        raise IllegalFillError(
+            f"Order {order.order_id} is for {plain_quantity(order.quantity)} {order.symbol}, of "
+            f"which {plain_quantity(order.filled_quantity)} for {plain(order.filled_value)} USD "
+            f"are booked; {change.execution_id} would make that {plain_quantity(quantity)} for "
+            f"{plain(value)} USD, which does not fit.",
+            quantity=plain_quantity(order.quantity),
+            booked=plain_quantity(order.filled_quantity),
+            corrected=plain_quantity(quantity),
+        )
 
 
 def _require_worth(traded: Order | Ticket, execution: Execution) -> None:

@@ -95,9 +95,20 @@ class Execution:
     commission: Decimal
 
 
+BY_HAND = "by-hand-"  # begins the execution_id of a fill that a person reported
+
+
+class FillKind(StrEnum):
+    """What a fill fact adds to its order."""
+
+    FILL = "FILL"
+    CORRECTION = "CORRECTION"  # what the broker changed about a fill, as differences
+    COMMISSION = "COMMISSION"  # that the broker reported after the fill; no shares
+
+
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """A fact: shares of an order that were executed."""
+    """A fact: shares of an order that were executed, or what was learnt of them later."""
 
     order_id: UUID
     execution_id: str
@@ -107,6 +118,7 @@ class Fill:
     value: Decimal
     commission: Decimal
     time: datetime
+    kind: FillKind = FillKind.FILL
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from services.portfolio.domain.money import ZERO, part_of, per_share
-from services.portfolio.domain.order import Mode
+from services.portfolio.domain.order import Mode, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,56 @@ class Position:
             self.cost - cost_of_sold,
             self.realized_pnl + value - cost_of_sold - commission,
             price,
+            now,
+        )
+
+    def corrected(
+        self, side: Side, quantity: Decimal, value: Decimal, price: Decimal, now: datetime
+    ) -> "Position":
+        """The position after a trade turned out to be `quantity` shares and `value` USD more.
+
+        What belongs to shares that are held changes their cost; what belongs to shares that are
+        gone changes what was realised. What is reserved stays as it is. `price` is the trade's
+        price as corrected, in USD a share; 0 when nothing is left of it.
+        """
+        if side is Side.BUY:
+            held = self.quantity + quantity
+            due = self.cost + value
+            cost = max(due, ZERO) if held else ZERO
+            realized_pnl = self.realized_pnl - (due - cost)
+        else:
+            held = self.quantity - quantity
+            sold_cost = self._cost_of_more_sold(quantity, value)
+            cost = self.cost - sold_cost
+            realized_pnl = self.realized_pnl + value - sold_cost
+        return Position(
+            self.position_id,
+            self.symbol,
+            held,
+            self.reserved_quantity,
+            cost,
+            realized_pnl,
+            price or self.last_price,
+            now,
+        )
+
+    def _cost_of_more_sold(self, quantity: Decimal, value: Decimal) -> Decimal:
+        """The cost that leaves with `quantity` more shares; below 0: that comes back with them."""
+        if self.quantity:
+            return part_of(self.cost, quantity, self.quantity)
+        # What they had cost is forgotten, so they cost what selling them did not bring after all.
+        return min(value, ZERO) if quantity else ZERO
+
+    def charged(self, commission: Decimal, now: datetime) -> "Position":
+        """The position after `commission` USD more for trades that are booked."""
+        return Position(
+            self.position_id,
+            self.symbol,
+            self.quantity,
+            self.reserved_quantity,
+            self.cost,
+            self.realized_pnl - commission,
+            self.last_price,
             now,
         )
 

@@ -1,0 +1,75 @@
+"""The router's settings, as the environment gives them."""
+
+from decimal import Decimal
+
+import pytest
+from pydantic import ValidationError
+
+from services.portfolio.config import Settings
+
+IBKR = {
+    "IBKR_HOST": "127.0.0.1",
+    "IBKR_PORT": "4002",
+    "IBKR_CLIENT_ID": "7",
+    "IBKR_ACCOUNT": "DU1000001",
+    "AUTH": "none",
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting comes from the machine that the tests run on."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/x")
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Settings:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    return Settings()  # type: ignore[call-arg]  # from the environment
+
+
+def test_live_names_each_setting_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(monkeypatch).missing_for_live() == list(IBKR)
+    for name in IBKR:
+        others = {key: value for key, value in IBKR.items() if key != name}
+        with monkeypatch.context() as one:
+            assert settings(one, **others).missing_for_live() == [name]
+    assert settings(monkeypatch, **IBKR).missing_for_live() == []
+
+
+def test_the_live_capital_is_the_paper_capital_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(monkeypatch, PORTFOLIO_CAPITAL="500").capital_of_live == 500
+    assert settings(monkeypatch, LIVE_CAPITAL="70").capital_of_live == 70
+    assert settings(monkeypatch, LIVE_CAPITAL="0").capital_of_live == 0
+
+
+def test_the_distance_of_a_price_may_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(monkeypatch).price_distance == Decimal("0.05")
+    assert settings(monkeypatch, PRICE_DISTANCE="0.1").price_distance == Decimal("0.1")
+    assert settings(monkeypatch, PRICE_DISTANCE="off").price_distance is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PRICE_BUFFER", "-0.01"),
+        ("PRICE_BUFFER", "2"),
+        ("PRICE_DISTANCE", "0"),
+        ("PRICE_DISTANCE", "no"),
+        ("OUTSIDE_SESSION", "maybe"),
+        ("AUTH", "password"),
+        ("IBKR_PORT", "0"),
+        ("IBKR_CLIENT_ID", "-1"),
+        ("ANSWER_WITHIN_S", "0"),
+        ("QUEUE_WITHIN_S", "0"),
+        ("RECONCILE_EVERY_S", "0"),
+        ("LIVE_CAPITAL", "-1"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    with pytest.raises(ValidationError, match=name.lower()):
+        settings(monkeypatch, **{name: value})
