@@ -1,12 +1,13 @@
-"""What every Broker promises. Subclass it where pytest finds it, with a `broker` fixture."""
+"""What every Broker promises. Subclass it where pytest finds it, with a `broker` method."""
 
 from dataclasses import replace
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 
 from services.portfolio.domain import ledger
-from services.portfolio.domain.errors import LedgerError
+from services.portfolio.domain.errors import InsufficientCashError, LedgerError
 from services.portfolio.domain.ledger import Ticket
 from services.portfolio.domain.order import Side, Status
 from services.portfolio.ports import Broker
@@ -24,14 +25,39 @@ class BrokerContract:
         raise NotImplementedError
 
     def wish(self, quantity: Decimal, price: Decimal = Decimal(1)) -> Ticket:
-        """An order to execute."""
-        return ticket(Side.BUY, str(quantity), str(price))
+        """An order to execute, with the allowance of this broker."""
+        wanted = ticket(Side.BUY, str(quantity), str(price))
+        return replace(wanted, allowance=self.broker().allowance(quantity, price))
 
-    def test_a_commission_is_an_amount_and_never_negative(self) -> None:
+    def test_it_admits_an_order_that_nothing_speaks_against(self) -> None:
+        self.broker().admit("SPXL", d(10), NOW)
+
+    def test_an_allowance_is_an_amount_and_never_negative(self) -> None:
         for quantity in LOT:
-            commission = self.broker().commission(quantity)
-            assert commission >= 0
-            assert commission == half_even(exactly(commission))
+            allowance = self.broker().allowance(quantity, d("123.45678901"))
+            assert allowance >= 0
+            assert allowance == half_even(exactly(allowance))
+
+    def test_nothing_is_affordable_without_cash(self) -> None:
+        for cash in (d(0), d("-0.00000001"), d(-1000)):
+            assert self.broker().affordable(cash, d(1)) == 0
+
+    def test_what_is_affordable_is_accepted_and_one_share_more_is_not(self) -> None:
+        broker = self.broker()
+
+        @PROPERTY
+        @given(WIRE, WIRE)
+        def check(cash: Decimal, price: Decimal) -> None:
+            quantity = broker.affordable(cash, price)
+            assert quantity >= 0
+            assert quantity % 1 == 0
+            book = book_with(str(cash))
+            if quantity:
+                ledger.accept(book, self.wish(quantity, price), NOW)
+            with pytest.raises(InsufficientCashError):
+                ledger.accept(book, self.wish(quantity + 1, price), NOW)
+
+        check()
 
     def test_a_fill_at_once_fits_its_order(self) -> None:
         for quantity in LOT:
@@ -41,7 +67,7 @@ class BrokerContract:
                 assert execution.execution_id
                 assert 0 < execution.quantity <= one.quantity
                 assert execution.value > 0
-                assert 0 <= execution.commission <= self.broker().commission(quantity)
+                assert 0 <= execution.commission <= one.allowance
 
     def test_what_is_reserved_pays_for_the_fill_at_once(self) -> None:
         broker = self.broker()
@@ -49,9 +75,8 @@ class BrokerContract:
         @PROPERTY
         @given(WIRE, WIRE)
         def check(quantity: Decimal, price: Decimal) -> None:
-            commission = broker.commission(quantity)
-            wish = replace(self.wish(quantity, price), commission=commission)
-            needed = half_even(exactly(quantity) * exactly(price)) + commission
+            wish = self.wish(quantity, price)
+            needed = half_even(exactly(quantity) * exactly(price)) + wish.allowance
             execution = broker.execution_on_accept(wish)
             if execution is None:
                 return

@@ -22,6 +22,7 @@ from tests.ports.makers import (
     LIVE,
     PAPER,
     at,
+    corrected_day,
     filled_day,
     opened,
     order,
@@ -43,9 +44,10 @@ class LedgerContract:
     """Transactions on any store."""
 
     async def test_what_does_not_exist_is_absent(self, store: Store) -> None:
-        needs = Needs({"Nobody"}, {new_id()}, {new_id()}, {"no-request"})
-        assert await loaded(store.ledger, needs) == Snapshot({}, {}, {}, {}, {})
-        assert await loaded(store.ledger, Needs()) == Snapshot({}, {}, {}, {}, {})
+        nothing = new_id()
+        needs = Needs({"Nobody"}, {nothing}, {new_id()}, {"no-request"}, {nothing}, {"SPXL"})
+        assert await loaded(store.ledger, needs) == Snapshot({}, {}, {}, {}, {}, {}, {})
+        assert await loaded(store.ledger, Needs()) == Snapshot({}, {}, {}, {}, {}, {}, {})
 
     async def test_what_was_saved_reads_back_exactly(self, store: Store) -> None:
         changes = filled_day("A")
@@ -90,6 +92,17 @@ class LedgerContract:
         assert set(found.strategies) == {"A", "B"}
         assert set(found.books) == {("A", PAPER), ("B", PAPER)}
         assert found.orders == {mine.order_id: mine}
+
+    async def test_the_fills_of_orders_are_read_when_they_are_asked_for(self, store: Store) -> None:
+        day, other = corrected_day("A"), filled_day("B")
+        await save(store.ledger, day, other)
+        (one,) = day.orders
+        bought, pending = other.orders
+        assert (await loaded(store.ledger, Needs(orders={one}))).fills == {}
+        asked = [one, pending, new_id()]
+        found = await loaded(store.ledger, Needs(orders={*asked, bought}, fills=asked))
+        assert found.fills == {one: day.fills[::-1], pending: []}  # oldest first
+        assert set(found.orders) == {one, bought, pending}
 
     async def test_saving_again_replaces_the_state_and_keeps_the_rest(self, store: Store) -> None:
         changes = filled_day("A")

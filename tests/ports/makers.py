@@ -13,7 +13,15 @@ from services.portfolio.domain.book import (
     State,
     Strategy,
 )
-from services.portfolio.domain.order import Fill, Mode, Order, OrderEvent, Side, Status
+from services.portfolio.domain.order import (
+    Fill,
+    FillKind,
+    Mode,
+    Order,
+    OrderEvent,
+    Side,
+    Status,
+)
 from services.portfolio.domain.position import Position, PositionAdjustment
 from services.portfolio.ports import Changes, Ledger, Needs
 from tests.ledger.values import NOW, d, new_id
@@ -121,6 +129,57 @@ def filled_day(name: str) -> Changes:
             OrderEvent(
                 bought.order_id, 2, Status.PENDING, Status.EXECUTED, "filled", "broker", at(2)
             )
+        ],
+    )
+
+
+def corrected_day(name: str) -> Changes:
+    """A strategy that bought on LIVE in two parts; then one was corrected and charged; balanced."""
+    one = replace(
+        order(name, status=Status.EXECUTED),
+        mode=LIVE,
+        filled_quantity=d(10),
+        filled_value=d(12),
+        commission=d("0.25"),
+    )
+
+    def fact(
+        version: int, execution_id: str, shares: int, value: str, kind: FillKind, charged: str = "0"
+    ) -> Fill:
+        return Fill(
+            one.order_id,
+            execution_id,
+            version,
+            d(shares),
+            d("1.2"),
+            d(value),
+            d(charged),
+            at(version),
+            kind,
+        )
+
+    def cash(version: int, kind: CashKind, amount: str) -> CashEntry:
+        return CashEntry(name, LIVE, version, kind, d(amount), "", "", at(version))
+
+    held = Position(new_id(), "SPXL", d(10), d(0), d(12), d("-0.25"), d("1.2"), at(5))
+    key = (name, LIVE)
+    return Changes(
+        strategies={name: strategy(name, LIVE)},
+        books={key: Book(name, LIVE, 5, d("87.75"), d(0), {"SPXL": held}, at(5))},
+        positions={(key, "SPXL"): held},
+        orders={one.order_id: one},
+        fills=[
+            fact(5, "x1.01:commission", 0, "0", FillKind.COMMISSION, "0.25"),
+            fact(4, "x1.02", 0, "-0.5", FillKind.CORRECTION),
+            fact(3, "x2.01", 4, "5", FillKind.FILL),
+            fact(2, "x1.01", 6, "7.5", FillKind.FILL),
+        ],
+        cash_entries=[
+            cash(1, CashKind.DEPOSIT, "100"),
+            cash(2, CashKind.TRADE, "-7.5"),
+            cash(3, CashKind.TRADE, "-5"),
+            cash(4, CashKind.TRADE, "0.5"),
+            cash(5, CashKind.COMMISSION, "-0.25"),
         ],
     )
 

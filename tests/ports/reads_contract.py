@@ -21,6 +21,7 @@ from tests.ports.makers import (
     PAPER,
     at,
     book,
+    corrected_day,
     filled_day,
     opened,
     order,
@@ -288,6 +289,19 @@ class ReadsContract:
     async def test_a_sound_ledger_is_balanced(self, store: Store) -> None:
         await save(store.ledger, filled_day("A"), filled_day("B"), opened("C"))
         assert await store.reads.audit() == (3, [])
+
+    async def test_the_audit_replays_what_was_learnt_of_fills_later(self, store: Store) -> None:
+        day = corrected_day("A")
+        await save(store.ledger, day)
+        assert await store.reads.audit() == (1, [])
+        (one,) = day.orders.values()
+        await save(store.ledger, Changes(orders={one.order_id: replace(one, commission=d(0))}))
+        _, (found,) = await store.reads.audit()
+        assert (found.figure, found.recorded, found.recomputed) == (
+            f"order {one.order_id} commission",
+            0,
+            d("0.25"),
+        )
 
     @pytest.mark.parametrize("tampered", ["cash", "shares", "order", "fill"])
     async def test_a_touched_figure_is_found_by_the_audit(

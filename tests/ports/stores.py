@@ -1,34 +1,49 @@
-"""Each implementation of Ledger, Reads and Feed, for the suites that every one of them runs."""
+"""Each implementation of the storage ports, for the suites that every one of them runs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import pytest
 
+from services.portfolio.live.ports import Baton, BrokerReads
 from services.portfolio.ports import Feed, Ledger, Reads
+from services.portfolio.storage.baton import PostgresBaton
+from services.portfolio.storage.broker_reads import PostgresBrokerReads
 from services.portfolio.storage.database import Database
 from services.portfolio.storage.feed import PostgresFeed
 from services.portfolio.storage.ledger import PostgresLedger
-from services.portfolio.storage.memory import MemoryLedger, MemoryReads
+from services.portfolio.storage.memory import (
+    MemoryBaton,
+    MemoryBrokerReads,
+    MemoryLedger,
+    MemoryReads,
+)
 from services.portfolio.storage.reads import PostgresReads
 from tests.support.database import fresh_database, psql
 
 IMPLEMENTATIONS = ("memory", "postgresql")
-EMPTY = "TRUNCATE strategies, requests CASCADE"
+EMPTY = """
+TRUNCATE strategies, requests, acknowledgements, broker_ids, broker_weather, broker_account,
+         broker_positions CASCADE
+"""
 
 
 @dataclass(frozen=True)
 class Store:
-    """One ledger, what reads it, what tells of it, and a way to break the line to it."""
+    """One ledger, what reads it, what tells of it, and ways to break the line to it."""
 
     ledger: Ledger
     reads: Reads
     feed: Feed
+    broker_reads: BrokerReads
+    new_baton: Callable[[], Baton]  # of another router each time
     cut: Callable[[], Awaitable[None]]
+    cut_sender: Callable[[], Awaitable[None]]  # ends the session that holds the sender's lock
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +87,19 @@ def memory_store() -> Store:
     async def cut() -> None:
         ledger.feed.cut()
 
-    return Store(ledger, MemoryReads(ledger), ledger.feed, cut)
+    async def cut_sender() -> None:
+        assert ledger.sender is not None
+        ledger.sender = None
+
+    return Store(
+        ledger,
+        MemoryReads(ledger),
+        ledger.feed,
+        MemoryBrokerReads(ledger),
+        lambda: MemoryBaton(ledger, lambda: datetime.now(UTC)),
+        cut,
+        cut_sender,
+    )
 
 
 @asynccontextmanager
@@ -80,13 +107,31 @@ async def postgresql_store(url: str) -> AsyncIterator[Store]:
     """A store on the database, as a router has it."""
     database = await Database.connect(url)
     feed = PostgresFeed(database.url)
+    batons: list[PostgresBaton] = []
+
+    def new_baton() -> Baton:
+        batons.append(PostgresBaton(database.url))
+        return batons[-1]
 
     async def cut() -> None:
         await run_sql(url, CUT)
 
+    async def cut_sender() -> None:
+        assert await run_sql(url, CUT_SENDER)
+
     try:
-        yield Store(PostgresLedger(database), PostgresReads(database), feed, cut)
+        yield Store(
+            PostgresLedger(database),
+            PostgresReads(database),
+            feed,
+            PostgresBrokerReads(database),
+            new_baton,
+            cut,
+            cut_sender,
+        )
     finally:
+        for baton in batons:
+            await baton.drop()
         await feed.stop()
         await database.close()
 
@@ -94,6 +139,12 @@ async def postgresql_store(url: str) -> AsyncIterator[Store]:
 CUT = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+CUT_SENDER = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_locks JOIN pg_database d ON d.oid = database
+WHERE locktype = 'advisory' AND datname = current_database() AND granted
 """
 
 

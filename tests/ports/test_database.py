@@ -69,6 +69,8 @@ BROKEN = {
     "fills_pk": "INSERT INTO fills SELECT * FROM fills",
     "fills_order_id_fk": "UPDATE fills SET order_id = gen_random_uuid()",
     "fills_quantity_and_value_positive_ck": "UPDATE fills SET value = 0",
+    "fills_kind_ck": "UPDATE fills SET kind = 'GUESS'",
+    "fills_commission_moves_no_shares_ck": "UPDATE fills SET kind = 'COMMISSION'",
     "cash_entries_pk": "INSERT INTO cash_entries SELECT * FROM cash_entries",
     "cash_entries_strategy_name_mode_fk": "UPDATE cash_entries SET mode = 'LIVE'",
     "cash_entries_kind_ck": "UPDATE cash_entries SET kind = 'GIFT' WHERE book_version = 1",
@@ -88,6 +90,37 @@ BROKEN = {
     "marks_pk": "INSERT INTO marks SELECT 'A', 'SPXL', 1, now() FROM generate_series(1, 2)",
     "marks_strategy_name_fk": "INSERT INTO marks VALUES ('Nobody', 'SPXL', 1, now())",
     "marks_price_positive_ck": "INSERT INTO marks VALUES ('A', 'SPXL', 0, now())",
+    "broker_orders_pk": (
+        "INSERT INTO broker_orders (order_id)"
+        " SELECT min(order_id::text)::uuid FROM orders, generate_series(1, 2) AS n GROUP BY n"
+    ),
+    "broker_orders_order_id_fk": "INSERT INTO broker_orders VALUES (gen_random_uuid())",
+    "broker_orders_client_id_broker_order_id_uq": (
+        "INSERT INTO broker_orders SELECT order_id, 1, 1, now() FROM orders"
+    ),
+    "broker_orders_sent_or_not_ck": (
+        "INSERT INTO broker_orders SELECT order_id, 1, 1 FROM orders LIMIT 1"
+    ),
+    "broker_ids_pk": "INSERT INTO broker_ids SELECT 1, 1 FROM generate_series(1, 2)",
+    "broker_ids_last_id_positive_ck": "INSERT INTO broker_ids VALUES (1, 0)",
+    "broker_weather_pk": (
+        "INSERT INTO broker_weather SELECT true, '', now(), '', '', '', '', now()"
+        " FROM generate_series(1, 2)"
+    ),
+    "broker_weather_one_row_ck": (
+        "INSERT INTO broker_weather VALUES (false, '', now(), '', '', '', '', now())"
+    ),
+    "broker_account_pk": (
+        "INSERT INTO broker_account SELECT true, now(), 0, 0 FROM generate_series(1, 2)"
+    ),
+    "broker_account_one_row_ck": "INSERT INTO broker_account VALUES (false, now(), 0, 0)",
+    "broker_positions_pk": (
+        "INSERT INTO broker_positions SELECT 'SPXL', 1, 1 FROM generate_series(1, 2)"
+    ),
+    "acknowledgements_pk": (
+        "INSERT INTO acknowledgements OVERRIDING SYSTEM VALUE"
+        " SELECT 'SPXL', 1, 1, '', '', now() FROM generate_series(1, 2)"
+    ),
 }
 
 
@@ -149,7 +182,7 @@ async def test_replicas_that_start_together_migrate_once(database_url: str) -> N
     for database in databases:
         await database.close()
     assert [row[0] for row in await run_sql(database_url, "SELECT * FROM alembic_version")] == [
-        "0001"
+        "0003"
     ]
 
 

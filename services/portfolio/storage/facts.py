@@ -1,17 +1,15 @@
 """Reads the facts of every book for the audit: streamed, so that a long history needs no memory."""
 
-from datetime import datetime
-from decimal import Decimal
 from typing import TypeAlias
 
 import asyncpg
 
 from services.portfolio.domain.audit import BookAudit, Difference
 from services.portfolio.domain.book import Book, CashEntry, CashKind
-from services.portfolio.domain.order import Fill, Mode, Side
+from services.portfolio.domain.order import Mode, Side
 from services.portfolio.domain.position import Position, PositionAdjustment
 from services.portfolio.ports import BookKey
-from services.portfolio.storage.rows import order_of
+from services.portfolio.storage.rows import Row, fill_of, order_of
 from services.portfolio.storage.statements import ORDER_COLUMNS
 
 PREFETCH = 500  # rows; between two fetches the router answers others
@@ -28,14 +26,15 @@ CASH = """
 SELECT strategy_name, mode, book_version, kind, amount, actor, reason, time FROM cash_entries
 """
 
-# Fills and adjustments in the order in which each book booked them; adjustments have no side.
+# Fills, what was learnt of them later, and adjustments, in the order in which each book booked
+# them. Adjustments have no side; what they have beside a fill stands in a fill's columns.
 SHARES = """
 SELECT o.strategy_name, o.mode, o.symbol, o.side, f.order_id, f.execution_id, f.book_version,
-       f.quantity, f.price, f.value, f.commission, f.time
+       f.quantity, f.price, f.value, f.commission, f.time, f.kind
 FROM fills f JOIN orders o USING (order_id)
 UNION ALL
 SELECT strategy_name, mode, symbol, NULL, NULL, reason, book_version,
-       quantity_delta, price, cost_delta, 0, time
+       quantity_delta, price, cost_delta, 0, time, NULL
 FROM position_adjustments
 ORDER BY book_version
 """
@@ -63,12 +62,12 @@ async def audit_books(connection: Connection) -> tuple[int, list[Difference]]:
     async for name, mode, version, kind, *rest in connection.cursor(CASH, prefetch=PREFETCH):
         key = (name, Mode(mode))
         audits[key].take_cash(CashEntry(*key, version, CashKind(kind), *rest))
-    async for name, mode, symbol, side, *rest in connection.cursor(SHARES, prefetch=PREFETCH):
-        key = (name, Mode(mode))
-        if side is None:
-            audits[key].take_adjustment(_adjustment(key, symbol, *rest))
+    async for row in connection.cursor(SHARES, prefetch=PREFETCH):
+        key = (row["strategy_name"], Mode(row["mode"]))
+        if row["side"] is None:
+            audits[key].take_adjustment(_adjustment(key, row))
         else:
-            audits[key].take_fill(symbol, Side(side), Fill(*rest))
+            audits[key].take_fill(row["symbol"], Side(row["side"]), fill_of(row))
     async for row in connection.cursor(ORDERS, prefetch=PREFETCH):
         audits[row["strategy_name"], Mode(row["mode"])].take_order(
             order_of(row), row["sum_quantity"], row["sum_value"], row["sum_commission"]
@@ -90,17 +89,16 @@ async def _books(connection: Connection) -> list[Book]:
     return books
 
 
-def _adjustment(
-    key: BookKey,
-    symbol: str,
-    _order_id: None,
-    reason: str,
-    version: int,
-    quantity: Decimal,
-    price: Decimal,
-    cost: Decimal,
-    _commission: Decimal,
-    time: datetime,
-) -> PositionAdjustment:
+def _adjustment(key: BookKey, row: Row) -> PositionAdjustment:
     """An adjustment from a row of SHARES."""
-    return PositionAdjustment(*key, version, symbol, quantity, cost, price, "", reason, time)
+    return PositionAdjustment(
+        *key,
+        row["book_version"],
+        row["symbol"],
+        row["quantity"],
+        row["value"],
+        row["price"],
+        "",
+        row["execution_id"],
+        row["time"],
+    )

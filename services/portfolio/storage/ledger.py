@@ -9,8 +9,9 @@ import asyncpg
 from pydantic import TypeAdapter
 
 from services.portfolio.domain.book import Book, RequestedMode, State, Strategy
-from services.portfolio.domain.order import Mode
+from services.portfolio.domain.order import Fill, Mode
 from services.portfolio.domain.position import Position
+from services.portfolio.domain.reconciliation import SymbolRow
 from services.portfolio.ports import (
     Answer,
     BookKey,
@@ -23,7 +24,14 @@ from services.portfolio.ports import (
 from services.portfolio.storage import statements as sql
 from services.portfolio.storage.database import Database
 from services.portfolio.storage.notices import notices
-from services.portfolio.storage.rows import json_rows, order_of, portfolio_view_of, position_view_of
+from services.portfolio.storage.rows import (
+    fill_of,
+    json_rows,
+    order_of,
+    portfolio_view_of,
+    position_view_of,
+    symbol_row_of,
+)
 from services.portfolio.views import PortfolioView, PositionView
 
 Row = asyncpg.Record
@@ -95,6 +103,8 @@ class PostgresTransaction:
             {row["order_id"]: order_of(row) for row in orders},
             {row[0]: ((row[1], Mode(row[2])), row[3]) for row in owned},
             {row[0]: _request(row) for row in requests},
+            await self._read_fills(needs, orders) if needs.fills else {},
+            await self._read_account(needs) if needs.accounts else {},
         )
 
     async def _read_books(self, locked: Sequence[Row]) -> None:
@@ -110,8 +120,23 @@ class PostgresTransaction:
         if unknown:
             self.seen.update(_books(await self._connection.fetch(sql.BOOKS, list(unknown))))
 
+    async def _read_fills(self, needs: Needs, orders: Sequence[Row]) -> dict[UUID, list[Fill]]:
+        """The fills of those orders that exist, oldest first."""
+        fills: dict[UUID, list[Fill]] = {
+            row["order_id"]: [] for row in orders if row["order_id"] in needs.fills
+        }
+        for row in await self._connection.fetch(sql.FILLS, list(fills)):
+            fills[row["order_id"]].append(fill_of(row))
+        return fills
+
+    async def _read_account(self, needs: Needs) -> dict[str, SymbolRow]:
+        """The account's symbols that are needed; held still until the transaction ends."""
+        await self._connection.execute(sql.LOCK_ACCOUNT)
+        rows = await self._connection.fetch(sql.ACCOUNTS, list(needs.accounts))
+        return {row["symbol"]: symbol_row_of(row) for row in rows}
+
     async def save(self, changes: Changes) -> None:
-        """Writes all changes in one statement."""
+        """Writes all changes: in one statement, but for what only LIVE orders bring."""
         self.seen.update(changes.books)
         strategies = [
             {
@@ -160,8 +185,18 @@ class PostgresTransaction:
             json_rows(changes.cash_entries),
             json_rows(changes.adjustments),
             json_rows(changes.order_events),
-            notices({*changes.strategies, *(name for name, _ in changes.books)}, changes.orders),
+            notices(
+                {*changes.strategies, *(name for name, _ in changes.books)},
+                changes.orders,
+                broker=bool(changes.intents or changes.cancel_requests or changes.acknowledgements),
+            ),
         )
+        if changes.intents:
+            await self._connection.fetch(sql.INTEND, sorted(changes.intents))
+        if changes.cancel_requests:
+            await self._connection.fetch(sql.REQUEST_CANCEL, sorted(set(changes.cancel_requests)))
+        if changes.acknowledgements:
+            await self._connection.fetch(sql.ACKNOWLEDGE, json_rows(changes.acknowledgements))
 
     async def portfolio(self, strategy_name: str) -> PortfolioView:
         """A strategy's state, with what this transaction has written."""

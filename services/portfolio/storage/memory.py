@@ -5,9 +5,11 @@ for all transactions, and lists that are searched from end to end. Nothing outli
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Hashable, Sequence
+import copy
+from collections.abc import AsyncIterator, Collection, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
@@ -15,11 +17,15 @@ from uuid import UUID
 from services.portfolio.domain.audit import BookAudit, Difference
 from services.portfolio.domain.book import Book, CashEntry, CashKind, Strategy
 from services.portfolio.domain.money import ZERO, per_share
-from services.portfolio.domain.order import Fill, Order, OrderEvent
+from services.portfolio.domain.order import Fill, Mode, Order, OrderEvent, Status
 from services.portfolio.domain.position import Position, PositionAdjustment
+from services.portfolio.domain.reconciliation import Acknowledgement, Reconciliation, SymbolRow
+from services.portfolio.domain.weather import Weather
+from services.portfolio.live.ports import Intent, OutvotedError
 from services.portfolio.ports import (
     BookKey,
     Changes,
+    Clock,
     LedgerEvent,
     Needs,
     OrderFilter,
@@ -34,9 +40,20 @@ from services.portfolio.ports import (
 from services.portfolio.views import InvestedView, PortfolioView, PositionView
 
 MOST_BEHIND = 1000  # events a slow watcher may lag before it is sent away
+NOTHING_COMPARED = Reconciliation(None, (), None, ZERO)
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What is known of an order's way to the broker."""
+
+    client_id: int | None = None
+    broker_order_id: int | None = None
+    sent_time: datetime | None = None
+    cancel_requested: bool = False
 
 
 @dataclass(slots=True)
@@ -53,17 +70,27 @@ class Tables:
     order_events: dict[tuple[UUID, int], OrderEvent] = field(default_factory=dict)
     requests: dict[str, StoredRequest] = field(default_factory=dict)
     marks: dict[tuple[str, str], PriceMark] = field(default_factory=dict)
+    errands: dict[UUID, Errand] = field(default_factory=dict)
+    last_ids: dict[int, int] = field(default_factory=dict)  # by client id
+    acknowledgements: list[Acknowledgement] = field(default_factory=list)
+    weather: Weather | None = None
+    compared: Reconciliation = NOTHING_COMPARED
 
     def copy(self) -> "Tables":
         """The same rows in tables of their own; marks, which no transaction writes, are shared."""
-        copy = Tables(*(dict(getattr(self, name)) for name in self.__slots__))
-        copy.marks = self.marks
-        return copy
+        tables = Tables(*(copy.copy(getattr(self, name)) for name in self.__slots__))
+        tables.marks = self.marks
+        return tables
 
     def book(self, key: BookKey) -> Book:
         """A book with its positions."""
         held = {symbol: p for (owner, symbol), p in self.positions.items() if owner == key}
         return replace(self.books[key], positions=held)
+
+    def fills_of(self, order_id: UUID) -> list[Fill]:
+        """The fills of an order, oldest first."""
+        own = (fill for fill in self.fills.values() if fill.order_id == order_id)
+        return sorted(own, key=lambda fill: fill.book_version)
 
     def position_view(self, owner: tuple[BookKey, str]) -> PositionView:
         """A position at market: at what the strategy saw last, or traded at since."""
@@ -84,6 +111,37 @@ class Tables:
             position.realized_pnl,
             max(position.update_time, mark.time) if mark else position.update_time,
         )
+
+    def live_shares(self) -> dict[str, Decimal]:
+        """Shares by symbol, summed over all LIVE books."""
+        shares: dict[str, Decimal] = {}
+        for ((_, mode), symbol), position in self.positions.items():
+            if mode is Mode.LIVE and position.quantity:
+                shares[symbol] = shares.get(symbol, ZERO) + position.quantity
+        return shares
+
+    def live_cash(self) -> Decimal:
+        """Cash, summed over all LIVE books."""
+        return sum((book.cash for book in self.books.values() if book.mode is Mode.LIVE), ZERO)
+
+    def acknowledged(self) -> dict[str, Decimal]:
+        """The newest acknowledgement of each symbol."""
+        return {fact.symbol: fact.quantity for fact in self.acknowledgements}
+
+    def reconciliation(self) -> Reconciliation:
+        """The last comparison as it was kept, with the acknowledgements of now."""
+        said = self.acknowledged()
+        rows = (replace(r, acknowledged=said.get(r.symbol, ZERO)) for r in self.compared.rows)
+        return replace(self.compared, rows=tuple(rows))
+
+    def accounts(self, symbols: Collection[str]) -> dict[str, SymbolRow]:
+        """Symbols of the last comparison, with the books and acknowledgements of now."""
+        shares = self.live_shares()
+        return {
+            row.symbol: replace(row, strategies=shares.get(row.symbol, ZERO))
+            for row in self.reconciliation().rows
+            if row.symbol in symbols
+        }
 
     def held(self, key: BookKey) -> list[PositionView]:
         """The open positions of a book, by symbol."""
@@ -161,6 +219,7 @@ class MemoryLedger:
     def __init__(self) -> None:
         self.feed = MemoryFeed()
         self.tables = Tables()
+        self.sender: MemoryBaton | None = None  # who holds the sender's lock
         self._one_at_a_time = asyncio.Lock()
 
     @asynccontextmanager
@@ -201,6 +260,8 @@ class MemoryTransaction:
             orders,
             owners,
             {i: tables.requests[i] for i in needs.requests if i in tables.requests},
+            {i: tables.fills_of(i) for i in needs.fills if i in orders},
+            tables.accounts(needs.accounts),
         )
 
     async def save(self, changes: Changes) -> None:
@@ -221,8 +282,15 @@ class MemoryTransaction:
             _insert(tables.adjustments, (owner, adjustment.book_version), adjustment)
         for event in changes.order_events:
             _insert(tables.order_events, (event.order_id, event.book_version), event)
+        for order_id in changes.intents:
+            _insert(tables.errands, order_id, Errand())
+        for order_id in changes.cancel_requests:
+            errand = tables.errands.get(order_id, Errand())
+            tables.errands[order_id] = replace(errand, cancel_requested=True)
+        tables.acknowledgements.extend(changes.acknowledgements)
         names = {*changes.strategies, *(name for name, _ in changes.books)}
-        self.events.append(LedgerEvent(tuple(sorted(names)), tuple(changes.orders)))
+        broker = bool(changes.intents or changes.cancel_requests or changes.acknowledgements)
+        self.events.append(LedgerEvent(tuple(sorted(names)), tuple(changes.orders), broker))
 
     async def portfolio(self, strategy_name: str) -> PortfolioView:
         """A strategy's state, with what this transaction has written."""
@@ -322,6 +390,126 @@ class MemoryReads:
         """Returns at once."""
 
 
+class MemoryBaton:
+    """One process's hand on the sender's lock of a ledger in memory."""
+
+    def __init__(self, ledger: MemoryLedger, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+
+    async def take(self) -> bool:
+        """Takes the lock if it is free, or still ours."""
+        self._ledger.sender = self._ledger.sender or self
+        return self._ledger.sender is self
+
+    async def drop(self) -> None:
+        """Gives the lock back."""
+        if self._ledger.sender is self:
+            self._ledger.sender = None
+
+    async def first_id(self, client_id: int) -> int:
+        """One above the highest order id that was ever assigned to this client id."""
+        return self._held().last_ids.get(client_id, 0) + 1
+
+    async def unsent(self) -> Sequence[Intent]:
+        """Open intents without a broker_order_id, oldest first."""
+        return [intent for intent in self._open_intents() if intent.broker_order_id is None]
+
+    async def sent(self) -> Sequence[Intent]:
+        """Intents with a broker_order_id whose orders are PENDING or UNKNOWN, oldest first."""
+        return [intent for intent in self._open_intents() if intent.broker_order_id is not None]
+
+    async def assign(self, client_id: int, ids: Mapping[UUID, int]) -> set[UUID]:
+        """Commits broker order ids, and the high-water mark with them."""
+        if not ids:
+            return set()
+        async with self._writing() as tables:
+            if min(ids.values()) <= tables.last_ids.get(client_id, 0):
+                raise OutvotedError(f"Ids from {min(ids.values())} are not above the mark.")
+            tables.last_ids[client_id] = max(ids.values())
+            free = {
+                order_id
+                for order_id in ids.keys() & tables.errands.keys()
+                if tables.orders[order_id].status is Status.PENDING
+                and tables.errands[order_id] == Errand()
+            }
+            for order_id in free:
+                tables.errands[order_id] = Errand(client_id, ids[order_id], self._clock())
+            return free
+
+    async def withdraw(self, order_id: UUID) -> bool:
+        """Takes an unsent intent back, so that no sender can ever assign it; False: it was sent."""
+        async with self._writing() as tables:
+            errand = tables.errands.get(order_id)
+            if errand is None or errand.broker_order_id is not None:
+                return False
+            tables.errands[order_id] = replace(errand, cancel_requested=True)
+            return True
+
+    async def say(self, weather: Weather) -> None:
+        """Keeps the weather and this moment's heartbeat, and tells every replica."""
+        async with self._writing(tells=True) as tables:
+            tables.weather = replace(weather, heartbeat=self._clock())
+
+    async def keep(self, seen: Reconciliation) -> None:
+        """Keeps a comparison, and tells every replica."""
+        async with self._writing(tells=True) as tables:
+            tables.compared = seen
+
+    async def strategies(self) -> tuple[Mapping[str, Decimal], Decimal]:
+        """Shares by symbol, and cash, summed over all LIVE books."""
+        tables = self._held()
+        return tables.live_shares(), tables.live_cash()
+
+    async def acknowledged(self) -> Mapping[str, Decimal]:
+        """UNATTRIBUTED shares that operators have acknowledged, by symbol."""
+        return self._held().acknowledged()
+
+    def _open_intents(self) -> list[Intent]:
+        tables = self._held()
+        return [
+            Intent(
+                tables.orders[order_id],
+                errand.client_id,
+                errand.broker_order_id,
+                errand.sent_time,
+                errand.cancel_requested,
+            )
+            for order_id, errand in sorted(tables.errands.items())
+            if tables.orders[order_id].is_open
+        ]
+
+    def _held(self) -> Tables:
+        """What is committed, for whoever holds the lock."""
+        if self._ledger.sender is not self:
+            raise OutvotedError("This process does not hold the sender's lock. Take it first.")
+        return self._ledger.tables
+
+    @asynccontextmanager
+    async def _writing(self, *, tells: bool = False) -> AsyncIterator[Tables]:
+        """A transaction of the holder's."""
+        async with self._ledger.transaction() as transaction:
+            self._held()
+            yield transaction.tables
+            if tells:
+                transaction.events.append(LedgerEvent((), (), broker=True))
+
+
+class MemoryBrokerReads:
+    """Reads what the sender said to a ledger in memory."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        self._ledger = ledger
+
+    async def weather(self) -> Weather | None:
+        """The sender's last word; None before the first."""
+        return self._ledger.tables.weather
+
+    async def reconciliation(self) -> Reconciliation:
+        """The last comparison as it was kept, with the acknowledgements of now."""
+        return self._ledger.tables.reconciliation()
+
+
 async def _events(events: asyncio.Queue[LedgerEvent | None]) -> AsyncIterator[LedgerEvent]:
     while (event := await events.get()) is not None:
         yield event
@@ -356,7 +544,7 @@ def _audit(tables: Tables, key: BookKey) -> list[Difference]:
             order = orders[fact.order_id]
             audit.take_fill(order.symbol, order.side, fact)
     for order in orders.values():
-        own = [fill for fill in fills if fill.order_id == order.order_id]
+        own = tables.fills_of(order.order_id)
         audit.take_order(
             order,
             sum((fill.quantity for fill in own), ZERO),

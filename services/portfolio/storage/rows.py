@@ -6,7 +6,8 @@ from typing import Any, Protocol
 import orjson
 
 from services.portfolio.domain.book import RequestedMode, State
-from services.portfolio.domain.order import Mode, Order, Side, Status
+from services.portfolio.domain.order import Fill, FillKind, Mode, Order, Side, Status
+from services.portfolio.domain.reconciliation import SymbolRow
 from services.portfolio.views import PortfolioView, PositionView
 
 
@@ -42,6 +43,26 @@ def order_of(row: Row) -> Order:
         row["create_time"],
         row["update_time"],
     )
+
+
+def fill_of(row: Row) -> Fill:
+    """A fill, from all its columns."""
+    return Fill(
+        row["order_id"],
+        row["execution_id"],
+        row["book_version"],
+        row["quantity"],
+        row["price"],
+        row["value"],
+        row["commission"],
+        row["time"],
+        FillKind(row["kind"]),
+    )
+
+
+def symbol_row_of(row: Row) -> SymbolRow:
+    """One symbol of the account."""
+    return SymbolRow(row["symbol"], row["broker"], row["strategies"], row["acknowledged"])
 
 
 def position_view_of(row: Row) -> PositionView:

@@ -6,7 +6,7 @@ together, so what every order and every tick runs is SQL; all else is SQLAlchemy
 
 from dataclasses import fields
 
-from services.portfolio.domain.order import Order
+from services.portfolio.domain.order import Fill, Order
 
 # Locks strategies and their books in name order, which keeps two writers from waiting for each
 # other in a ring. Whoever changes a book, an order or a position holds this lock. PostgreSQL reads
@@ -43,6 +43,12 @@ SELECT strategy_name FROM positions WHERE position_id = ANY($2)
 
 ORDERS_BY_ID = f"""
 SELECT {ORDER_COLUMNS} FROM orders WHERE order_id = ANY($1) ORDER BY order_id
+"""  # noqa: S608 - column names of a dataclass
+
+FILL_COLUMNS = ", ".join(field.name for field in fields(Fill))
+
+FILLS = f"""
+SELECT {FILL_COLUMNS} FROM fills WHERE order_id = ANY($1) ORDER BY book_version
 """  # noqa: S608 - column names of a dataclass
 
 POSITION_OWNERS = """
@@ -102,8 +108,8 @@ WITH strategy AS (
         update_time = excluded.update_time
 ), fill AS (
     INSERT INTO fills (order_id, execution_id, book_version, quantity, price, value, commission,
-                       time)
-    SELECT order_id, execution_id, book_version, quantity, price, value, commission, time
+                       time, kind)
+    SELECT order_id, execution_id, book_version, quantity, price, value, commission, time, kind
     FROM json_populate_recordset(NULL::fills, $5)
 ), cash AS (
     INSERT INTO cash_entries (strategy_name, mode, book_version, kind, amount, actor, reason, time)
@@ -122,6 +128,43 @@ WITH strategy AS (
 )
 SELECT pg_notify('ledger', payload) FROM unnest($9::text[]) AS payload
 """
+
+# What LIVE orders add to a batch, after WRITE. Ids come sorted, so that all lock in one order.
+INTEND = """
+INSERT INTO broker_orders (order_id) SELECT unnest($1::uuid[])
+"""
+
+# An order that has no intent, from before there were any, gets one that nobody may send.
+REQUEST_CANCEL = """
+INSERT INTO broker_orders (order_id, cancel_requested) SELECT unnest($1::uuid[]), true
+ON CONFLICT (order_id) DO UPDATE SET cancel_requested = true
+"""
+
+ACKNOWLEDGE = """
+INSERT INTO acknowledgements (symbol, quantity, actor, reason, time)
+SELECT symbol, quantity, actor, reason, time
+FROM json_populate_recordset(NULL::acknowledgements, $1)
+"""
+
+# Whoever decides by the account takes turns, so that UNATTRIBUTED shares are given away once. The
+# last lock that a transaction takes, and so never part of a ring.
+LOCK_ACCOUNT = "LOCK TABLE acknowledgements IN SHARE ROW EXCLUSIVE MODE"
+
+# The newest acknowledgement of each symbol.
+ACKNOWLEDGED = """
+SELECT DISTINCT ON (symbol) symbol, quantity FROM acknowledgements
+ORDER BY symbol, acknowledgement_id DESC
+"""
+
+# Symbols of the account as last compared, with the LIVE books and the acknowledgements of now.
+ACCOUNTS = f"""
+SELECT symbol, compared.quantity AS broker, coalesce(newest.quantity, 0) AS acknowledged,
+       (SELECT coalesce(sum(quantity), 0) FROM positions held
+        WHERE held.mode = 'LIVE' AND held.symbol = compared.symbol) AS strategies
+FROM broker_positions compared
+LEFT JOIN ({ACKNOWLEDGED}) AS newest USING (symbol)
+WHERE symbol = ANY($1)
+"""  # noqa: S608 - no value is spliced in
 
 # A position is worth its last price: what the strategy saw last, or traded at since.
 _MARKET_PRICE = """

@@ -3,15 +3,21 @@
 strategies, books, positions and orders hold the present state; fills, cash_entries,
 position_adjustments and order_events are append-only facts that it follows from. `requests` keeps
 the answers given to request_ids, `marks` the prices that strategies last saw.
+
+For LIVE: broker_orders are the intents, broker_ids the marks below which no order id is given out
+again, broker_weather and broker_account (one row each) with broker_positions what the elected
+sender last said and saw, and acknowledgements what operators said of it.
 """
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
     ForeignKey,
     ForeignKeyConstraint,
+    Identity,
     Index,
     LargeBinary,
     MetaData,
@@ -44,6 +50,11 @@ def _book_columns() -> tuple[Column[str], Column[str]]:
 
 def _book_reference() -> ForeignKeyConstraint:
     return ForeignKeyConstraint(["strategy_name", "mode"], ["books.strategy_name", "books.mode"])
+
+
+def _one_row() -> tuple[Column[bool], CheckConstraint]:
+    """The key of a table that holds one row."""
+    return Column("one", Boolean, primary_key=True), CheckConstraint("one", name="one_row")
 
 
 strategies = Table(
@@ -148,8 +159,16 @@ fills = Table(
     Column("value", AMOUNT, nullable=False),
     Column("commission", AMOUNT, nullable=False),
     Column("time", TIME, nullable=False),
+    # The default is for replicas of the version before, which know of no other kind.
+    Column("kind", Text, nullable=False, server_default="FILL"),
     PrimaryKeyConstraint("order_id", "execution_id"),
-    CheckConstraint("quantity > 0 AND value > 0", name="quantity_and_value_positive"),
+    CheckConstraint("kind IN ('FILL', 'CORRECTION', 'COMMISSION')", name="kind"),
+    CheckConstraint(
+        "kind <> 'FILL' OR (quantity > 0 AND value > 0)", name="quantity_and_value_positive"
+    ),
+    CheckConstraint(
+        "kind <> 'COMMISSION' OR (quantity = 0 AND value = 0)", name="commission_moves_no_shares"
+    ),
 )
 
 cash_entries = Table(
@@ -216,4 +235,77 @@ marks = Table(
     Column("time", TIME, nullable=False),
     PrimaryKeyConstraint("strategy_name", "symbol"),
     CheckConstraint("price > 0", name="price_positive"),
+)
+
+broker_orders = Table(
+    "broker_orders",
+    metadata,
+    Column("order_id", Uuid, ForeignKey("orders.order_id"), primary_key=True),
+    Column("client_id", BigInteger),
+    Column("broker_order_id", BigInteger),
+    Column("sent_time", TIME),
+    Column("cancel_requested", Boolean, nullable=False, server_default="false"),
+    # No order id is ever given to two orders, whatever the mark says.
+    UniqueConstraint("client_id", "broker_order_id"),
+    CheckConstraint(
+        "num_nulls(client_id, broker_order_id, sent_time) IN (0, 3)", name="sent_or_not"
+    ),
+)
+# The sender asks for these on every turn; what was sent leaves the index.
+Index(
+    "broker_orders_unsent_ix",
+    broker_orders.c.order_id,
+    postgresql_where=broker_orders.c.broker_order_id.is_(None),
+)
+
+broker_ids = Table(
+    "broker_ids",
+    metadata,
+    Column("client_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("last_id", BigInteger, nullable=False),
+    CheckConstraint("last_id > 0", name="last_id_positive"),
+)
+
+broker_weather = Table(
+    "broker_weather",
+    metadata,
+    *_one_row(),
+    Column("state", Text, nullable=False),
+    Column("since", TIME, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("market_data", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("heartbeat", TIME, nullable=False),
+)
+
+broker_account = Table(
+    "broker_account",
+    metadata,
+    *_one_row(),
+    Column("time", TIME, nullable=False),
+    Column("cash", AMOUNT),
+    Column("strategies_cash", AMOUNT, nullable=False),
+)
+
+broker_positions = Table(
+    "broker_positions",
+    metadata,
+    Column("symbol", Text, primary_key=True),
+    Column("quantity", AMOUNT, nullable=False),
+    # The sum over all LIVE books at the comparison: a fill since then is no difference.
+    Column("strategies_quantity", AMOUNT, nullable=False),
+)
+
+acknowledgements = Table(
+    "acknowledgements",
+    metadata,
+    Column("symbol", Text, nullable=False),
+    # By number, not by time: two replicas' clocks differ.
+    Column("acknowledgement_id", BigInteger, Identity(always=True), nullable=False),
+    Column("quantity", AMOUNT, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("time", TIME, nullable=False),
+    PrimaryKeyConstraint("symbol", "acknowledgement_id"),
 )

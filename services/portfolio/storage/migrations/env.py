@@ -8,6 +8,8 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     compare_type=True,
+    # What takes long takes weak locks, and must not keep the strong ones of what came before it.
+    transaction_per_migration=True,
 )
 with context.begin_transaction():
     context.run_migrations()
