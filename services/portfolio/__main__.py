@@ -5,8 +5,11 @@ python -m services.portfolio
 
 import asyncio
 import gc
+import os
 import signal
+import socket
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -16,13 +19,24 @@ import uvloop
 from prometheus_client import start_http_server
 from pydantic import ValidationError
 
+from services.portfolio.brokers import ib_library
+from services.portfolio.brokers.ibkr import IbkrLine
 from services.portfolio.brokers.paper import PaperBroker
 from services.portfolio.config import Settings
+from services.portfolio.domain.order import Mode
+from services.portfolio.live.funding import Funding, follow_modes
+from services.portfolio.live.gate import LiveBroker, Session
+from services.portfolio.live.lookout import Lookout
+from services.portfolio.live.ports import LineError
+from services.portfolio.live.sender import Plan, Sender
 from services.portfolio.logs import configure_logs
+from services.portfolio.ports import Broker, Reads
 from services.portfolio.router import Router
 from services.portfolio.rpc.server import AddressTakenError, Server
 from services.portfolio.seed import seed
-from services.portfolio.storage.database import BadDatabaseUrlError, Database
+from services.portfolio.storage.baton import PostgresBaton
+from services.portfolio.storage.broker_reads import PostgresBrokerReads
+from services.portfolio.storage.database import BadDatabaseUrlError, Database, parse_url
 from services.portfolio.storage.feed import PostgresFeed
 from services.portfolio.storage.ledger import PostgresLedger
 from services.portfolio.storage.reads import PostgresReads
@@ -37,21 +51,33 @@ class RefusedError(Exception):
 
 async def serve(settings: Settings) -> None:
     """Runs the router until SIGTERM or SIGINT, then drains and stops it."""
-    refuse_live(settings)
+    require_complete(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     database = await Database.connect(settings.database_url)
     feed = PostgresFeed(database.url)
     reads = PostgresReads(database)
-    broker = PaperBroker(settings.paper_commission, by_hand=settings.paper_fills == "by_hand")
-    rules = Rules(broker, now, new_id, check_invariants=settings.check_invariants)
-    router = Router(Writer(PostgresLedger(database), rules), reads, feed, now)
+    trading_mode = Mode(settings.trading_mode)
+    lookout = Lookout(PostgresBrokerReads(database), feed, now, trading_mode)
+    rules = Rules(
+        await brokers(settings, lookout),
+        now,
+        new_id,
+        trading_mode,
+        check_invariants=settings.check_invariants,
+    )
+    writer = Writer(PostgresLedger(database), rules)
+    router = Router(writer, reads, feed, lookout, now)
     server = Server(router, settings.router_address)
     if settings.metrics_port:
         start_http_server(settings.metrics_port)
     await seed(router, settings.portfolio_capital)
+    await follow_modes(writer, reads, trading_mode)
     await server.start()
+    sender = None
+    if trading_mode is Mode.LIVE:
+        sender = asyncio.create_task(sender_of(settings, writer, reads, feed).run(), name="sender")
     # What was built until now stays for good. Calls leave hardly any cycles, and looking for them
     # as often as Python does by default took 4% of a loaded router's time.
     gc.freeze()
@@ -59,17 +85,23 @@ async def serve(settings: Settings) -> None:
     log.info("serving", address=settings.router_address, trading_mode=settings.trading_mode)
     await stop.wait()
     log.info("stopping", drain_s=settings.drain_s)
-    await feed.stop()  # watchers are told to call again, which lands them on another replica
+    # Watchers are told to call again, which lands them on another replica.
+    await lookout.stop()
+    await feed.stop()
     await server.stop(settings.drain_s)
+    if sender is not None:
+        sender.cancel()
+        with suppress(asyncio.CancelledError):
+            await sender
     await router.stop()
     await database.close()
 
 
-def refuse_live(settings: Settings) -> None:
+def require_complete(settings: Settings) -> None:
     """LIVE is never reached by accident.
 
     Raises:
-        RefusedError: TRADING_MODE is LIVE.
+        RefusedError: TRADING_MODE is LIVE, and something that LIVE needs is missing.
     """
     if settings.trading_mode == "PAPER":
         return
@@ -78,10 +110,46 @@ def refuse_live(settings: Settings) -> None:
         raise RefusedError(
             f"TRADING_MODE=LIVE needs {', '.join(missing)}. Set them, or use TRADING_MODE=PAPER."
         )
-    raise RefusedError(
-        "TRADING_MODE=LIVE is not part of this version: it trades on PAPER only. "
-        "Use TRADING_MODE=PAPER."
+    if settings.auth != "none":
+        raise RefusedError(
+            f"AUTH={settings.auth} is not part of this version. AUTH=none says in so many words "
+            "that whoever reaches the router may trade: keep it within a network of your own."
+        )
+    try:
+        ib_library.load()
+    except LineError as error:
+        raise RefusedError(str(error)) from None
+
+
+async def brokers(settings: Settings, lookout: Lookout) -> dict[Mode, Broker]:
+    """Who executes the orders of each mode."""
+    paper = PaperBroker(settings.paper_commission, by_hand=settings.paper_fills == "by_hand")
+    if settings.trading_mode == "PAPER":
+        return {Mode.PAPER: paper}
+    session = await Session.load(now()) if settings.outside_session == "refuse" else None
+    return {Mode.PAPER: paper, Mode.LIVE: LiveBroker(lookout.seen, settings.price_buffer, session)}
+
+
+def sender_of(settings: Settings, writer: Writer, reads: Reads, feed: PostgresFeed) -> Sender:
+    """The sender of this replica; whether it sends is decided by the election."""
+    plan = Plan(
+        client_id=settings.ibkr_client_id or 0,
+        replica=f"{socket.gethostname()}:{os.getpid()}",
+        answer_within_s=settings.answer_within_s,
+        queue_within_s=settings.queue_within_s,
+        reconcile_every_s=settings.reconcile_every_s,
+        price_distance=settings.price_distance,
     )
+    line = IbkrLine(
+        settings.ibkr_host or "",
+        settings.ibkr_port or 0,
+        plan.client_id,
+        settings.ibkr_account or "",
+        clock=now,
+    )
+    baton = PostgresBaton(parse_url(settings.database_url))
+    funding = Funding(writer, reads, settings.capital_of_live)
+    return Sender(line, baton, writer, funding, feed, plan, now)
 
 
 def now() -> datetime:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from services.portfolio.coalescer import Coalescer
 from services.portfolio.domain.errors import StrategyNotFoundError
+from services.portfolio.live.lookout import Lookout
 from services.portfolio.ports import Clock, Feed, PriceMark, Reads
 from services.portfolio.views import InvestedView
 from services.portfolio.writer import Writer
@@ -18,10 +19,13 @@ PACE_S = 0.003
 class Router:
     """What the servicers call."""
 
-    def __init__(self, writer: Writer, reads: Reads, feed: Feed, clock: Clock) -> None:
+    def __init__(
+        self, writer: Writer, reads: Reads, feed: Feed, lookout: Lookout, clock: Clock
+    ) -> None:
         self.writer = writer
         self.reads = reads
         self.feed = feed
+        self.lookout = lookout
         self.clock = clock
         self._invested: Coalescer[str, InvestedView] = Coalescer(
             "invested-reads",

@@ -5,12 +5,16 @@ from typing import cast
 from efficientfrontier.v1 import position_service_pb2 as pb
 from efficientfrontier.v1.position_service_pb2_grpc import PositionServiceServicer
 from services.portfolio.commands import DeletePosition, SetPosition
+from services.portfolio.domain.money import ZERO
 from services.portfolio.domain.order import Mode
+from services.portfolio.domain.reconciliation import UNATTRIBUTED
+from services.portfolio.live.commands import AssignShares
 from services.portfolio.ports import PositionFilter, PositionKey
 from services.portfolio.router import Router
 from services.portfolio.rpc.context import Context
+from services.portfolio.rpc.errors import InvalidFieldError
 from services.portfolio.rpc.pages import place_of, size_of, token_of
-from services.portfolio.rpc.wire import decimal_of, position_message, uuid_of
+from services.portfolio.rpc.wire import MODES, decimal_of, position_message, uuid_of
 from services.portfolio.views import PositionView
 
 
@@ -55,6 +59,38 @@ class PositionServicer(PositionServiceServicer):
         command = DeletePosition(uuid_of(request.position_id), request.reason, request.request_id)
         await self._router.writer.submit(command)
         return pb.DeletePositionResponse()
+
+    async def AssignPosition(
+        self, request: pb.AssignPositionRequest, context: Context
+    ) -> pb.Position:
+        """Says whose UNATTRIBUTED shares are."""
+        answer = await self._router.writer.submit(_assignment(request))
+        if isinstance(answer, PositionView):
+            return position_message(answer)
+        return pb.Position(
+            strategy_name=request.strategy_name, symbol=request.symbol, mode=MODES[Mode.LIVE]
+        )
+
+
+def _assignment(request: pb.AssignPositionRequest) -> AssignShares:
+    """What is asked for. Only a strategy needs the quantity, and only added shares the cost."""
+    quantity = average_cost = ZERO
+    if request.strategy_name != UNATTRIBUTED:
+        quantity = decimal_of(request.quantity, "quantity")
+        if not quantity:
+            raise InvalidFieldError(("quantity", "must not be 0"))
+    if quantity > 0:
+        average_cost = decimal_of(request.average_cost, "average_cost")
+        if not average_cost:
+            raise InvalidFieldError(("average_cost", "must be greater than 0 for added shares"))
+    return AssignShares(
+        request.strategy_name,
+        request.symbol,
+        quantity,
+        average_cost,
+        request.reason,
+        request.request_id,
+    )
 
 
 def _key(strategy_name: str, symbol: str, mode: str) -> PositionKey:

@@ -1,6 +1,7 @@
 """The gRPC server: our services, reflection and health, and a stop that loses no call."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from grpc import aio
@@ -8,12 +9,20 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from efficientfrontier.v1 import order_service_pb2, portfolio_service_pb2, position_service_pb2
+from efficientfrontier.v1 import (
+    broker_service_pb2,
+    order_service_pb2,
+    portfolio_service_pb2,
+    position_service_pb2,
+)
+from efficientfrontier.v1.broker_service_pb2_grpc import add_BrokerServiceServicer_to_server
 from efficientfrontier.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
 from efficientfrontier.v1.portfolio_service_pb2_grpc import add_PortfolioServiceServicer_to_server
 from efficientfrontier.v1.position_service_pb2_grpc import add_PositionServiceServicer_to_server
+from services.portfolio.domain.weather import BrokerState, Weather
 from services.portfolio.ports import UnavailableError
 from services.portfolio.router import Router
+from services.portfolio.rpc.broker_servicer import BrokerServicer
 from services.portfolio.rpc.guard import Guard
 from services.portfolio.rpc.order_servicer import OrderServicer
 from services.portfolio.rpc.portfolio_servicer import PortfolioServicer
@@ -25,6 +34,7 @@ SERVICES = tuple(
         (order_service_pb2, "OrderService"),
         (position_service_pb2, "PositionService"),
         (portfolio_service_pb2, "PortfolioService"),
+        (broker_service_pb2, "BrokerService"),
     )
 )
 OPTIONS = (
@@ -37,6 +47,7 @@ OPTIONS = (
 )
 CALLS_END_WITHIN_S = 20.0
 HEALTH_EVERY_S = 1.0
+BROKER = "broker"  # in health checks: whether new LIVE orders are taken
 
 
 class AddressTakenError(Exception):
@@ -55,6 +66,7 @@ class Server:
         add_OrderServiceServicer_to_server(OrderServicer(router), guard)
         add_PositionServiceServicer_to_server(PositionServicer(router), guard)
         add_PortfolioServiceServicer_to_server(PortfolioServicer(router), guard)
+        add_BrokerServiceServicer_to_server(BrokerServicer(router), guard)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (
             *SERVICES,
@@ -73,14 +85,18 @@ class Server:
     async def start(self) -> None:
         """Serves; healthy from now on, as long as the database answers."""
         await self._server.start()
-        await self._say(serving=True)
-        self._watch = asyncio.create_task(self._watch_database(), name="health")
+        await self._say(serving=True, names=("", *SERVICES))
+        self._watches = [
+            asyncio.create_task(self._watch_database(), name="health"),
+            asyncio.create_task(self._watch_broker(), name="broker-health"),
+        ]
 
     async def stop(self, drain_s: float) -> None:
         """Says NOT_SERVING, waits for Envoy to turn away, then finishes all calls."""
         self._draining = True
-        self._watch.cancel()
-        await self._say(serving=False)
+        for watch in self._watches:
+            watch.cancel()
+        await self._say(serving=False, names=("", *SERVICES, BROKER))
         await asyncio.sleep(drain_s)
         await self._server.stop(CALLS_END_WITHIN_S)
 
@@ -96,10 +112,16 @@ class Server:
                 reachable = False
             if reachable is not serving and not self._draining:
                 serving = reachable
-                await self._say(serving=serving)
+                await self._say(serving=serving, names=("", *SERVICES))
 
-    async def _say(self, *, serving: bool) -> None:
+    async def _watch_broker(self) -> None:
+        """Says whether new LIVE orders are taken; not a word about the router itself."""
+        async for weather in self._router.lookout.watch():
+            if isinstance(weather, Weather):
+                await self._say(serving=weather.state is BrokerState.CONNECTED, names=(BROKER,))
+
+    async def _say(self, *, serving: bool, names: Sequence[str]) -> None:
         status: Any = health_pb2.HealthCheckResponse
         now = status.SERVING if serving else status.NOT_SERVING
-        for name in ("", *SERVICES):
+        for name in names:
             await self._health.set(name, now)

@@ -5,12 +5,15 @@ A double becomes a Decimal once, by its shortest decimal text, so that 0.1 is 0.
 
 from datetime import datetime
 from decimal import Decimal
+from string import ascii_letters
 from uuid import UUID
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from efficientfrontier.v1.book_pb2 import Book as BookMessage
+from efficientfrontier.v1.broker_service_pb2 import Broker as BrokerMessage
+from efficientfrontier.v1.broker_service_pb2 import Reconciliation as ReconciliationMessage
 from efficientfrontier.v1.order_service_pb2 import Order as OrderMessage
 from efficientfrontier.v1.portfolio_service_pb2 import Invested
 from efficientfrontier.v1.portfolio_service_pb2 import Portfolio as PortfolioMessage
@@ -18,11 +21,14 @@ from efficientfrontier.v1.position_service_pb2 import Position as PositionMessag
 from efficientfrontier.v1.stream_pb2 import StreamEnd
 from services.portfolio.domain.money import DECIMALS
 from services.portfolio.domain.order import Mode, Order, Side, Status
+from services.portfolio.domain.reconciliation import Reconciliation
+from services.portfolio.domain.weather import BrokerState, Weather
 from services.portfolio.ports import UnavailableError
 from services.portfolio.rpc.errors import InvalidFieldError
 from services.portfolio.views import InvestedView, PortfolioView, PositionView
 
 MOST_DIGITS = 15  # a double holds 15 significant decimal digits exactly
+SHOWN_DIGITS = 3  # of an account; more identify it
 
 MODES = {mode: BookMessage.Mode.Value(mode) for mode in Mode}
 SIDES = {side: OrderMessage.Side.Value(side) for side in Side}
@@ -124,6 +130,54 @@ def invested_message(view: InvestedView) -> Invested:
         invested=bool(view.symbols),
         mode=MODES[view.mode],
         symbols=view.symbols,
+    )
+
+
+def broker_message(weather: Weather, trading_mode: Mode) -> BrokerMessage:
+    """How things stand with the broker, as the contract has it."""
+    kind = BrokerMessage.ACCOUNT_KIND_UNSPECIFIED
+    if weather.account:
+        kind = BrokerMessage.PAPER if weather.is_paper_account else BrokerMessage.LIVE
+    return BrokerMessage(
+        state=BrokerMessage.State.Value(weather.state),
+        since_time=timestamp(weather.since),
+        detail=weather.detail,
+        market_data=BrokerMessage.MarketData.Value(weather.market_data),
+        account=masked(weather.account),
+        account_kind=kind,
+        trading_mode=MODES[trading_mode],
+        sender=weather.sender,
+        takes_orders=weather.state is BrokerState.CONNECTED,
+    )
+
+
+def masked(account: str) -> str:
+    """An account by its letters and last three digits; by its letters alone when it is short."""
+    digits = account.lstrip(ascii_letters)
+    letters = account.removesuffix(digits)
+    shown = digits[-SHOWN_DIGITS:] if len(digits) >= 2 * SHOWN_DIGITS else ""
+    return f"{letters}***{shown}" if account else ""
+
+
+def reconciliation_message(seen: Reconciliation) -> ReconciliationMessage:
+    """The ledger beside the broker's account, as the contract has it."""
+    return ReconciliationMessage(
+        time=None if seen.time is None else timestamp(seen.time),
+        rows=[
+            ReconciliationMessage.Row(
+                symbol=row.symbol,
+                broker_quantity=float(row.broker),
+                strategies_quantity=float(row.strategies),
+                unattributed_quantity=float(row.unattributed),
+                acknowledged_quantity=float(row.acknowledged),
+                frozen=row.frozen,
+            )
+            for row in seen.rows
+        ],
+        broker_cash=None if seen.broker_cash is None else float(seen.broker_cash),
+        strategies_cash=float(seen.strategies_cash),
+        unallocated_cash=None if seen.unallocated_cash is None else float(seen.unallocated_cash),
+        frozen_symbols=[row.symbol for row in seen.rows if row.frozen],
     )
 
 

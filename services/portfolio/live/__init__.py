@@ -1,0 +1,1 @@
+"""LIVE: one elected sender in all replicas speaks to the broker, and books what it says."""
