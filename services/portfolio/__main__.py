@@ -11,6 +11,7 @@ import socket
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from uuid import UUID
 
 import structlog
@@ -114,6 +115,11 @@ def require_complete(settings: Settings) -> None:
         raise RefusedError(
             f"AUTH={settings.auth} is not part of this version. AUTH=none says in so many words "
             "that whoever reaches the router may trade: keep it within a network of your own."
+        )
+    if settings.outside_session == "refuse" and find_spec("exchange_calendars") is None:
+        raise RefusedError(
+            "OUTSIDE_SESSION=refuse needs the exchange's calendar. Install the extra `calendar`: "
+            "pip install 'efficientfrontier-portfolio[calendar]'"
         )
     try:
         ib_library.load()

@@ -30,7 +30,9 @@ class Settings(BaseSettings):
     )
     ibkr_host: str | None = None
     ibkr_port: int | None = Field(None, ge=1, le=65535)
-    ibkr_client_id: int | None = Field(None, ge=0, le=2**31 - 1)
+    ibkr_client_id: int | None = Field(
+        None, ge=0, lt=100_000, description="higher ones are for the price feeds of strategies"
+    )
     ibkr_account: str | None = None
     auth: Literal["none", "mtls", "token"] | None = Field(
         None, description="how callers prove who they are; LIVE wants it spelt out, none included"

@@ -78,10 +78,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     NOT_UNATTRIBUTED: _ErrorReason.ValueType  # 74
     """FAILED_PRECONDITION (400). AssignPosition for shares that are not UNATTRIBUTED, or for more than are."""
-    PRICE_TOO_FAR: _ErrorReason.ValueType  # 75
-    """FAILED_PRECONDITION (400). The price of a LIVE order lies too far (PRICE_DISTANCE) from the broker's
-    last price. When that is seen only once the order is accepted, the order ends as REJECTED instead.
-    """
     BODY_TOO_LARGE: _ErrorReason.ValueType  # 40
     """RESOURCE_EXHAUSTED (413). REST only: the body is larger than 1 MiB."""
     ROUTER_BUSY: _ErrorReason.ValueType  # 41
@@ -167,10 +163,6 @@ orders; the broker then keeps them until the next open.
 """
 NOT_UNATTRIBUTED: ErrorReason.ValueType  # 74
 """FAILED_PRECONDITION (400). AssignPosition for shares that are not UNATTRIBUTED, or for more than are."""
-PRICE_TOO_FAR: ErrorReason.ValueType  # 75
-"""FAILED_PRECONDITION (400). The price of a LIVE order lies too far (PRICE_DISTANCE) from the broker's
-last price. When that is seen only once the order is accepted, the order ends as REJECTED instead.
-"""
 BODY_TOO_LARGE: ErrorReason.ValueType  # 40
 """RESOURCE_EXHAUSTED (413). REST only: the body is larger than 1 MiB."""
 ROUTER_BUSY: ErrorReason.ValueType  # 41

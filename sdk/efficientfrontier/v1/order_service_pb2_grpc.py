@@ -34,8 +34,8 @@ class OrderServiceStub(object):
     as the broker reports them.
 
     Errors of every method that places an order, for a LIVE book: BROKER_UNAVAILABLE (BrokerService says
-    when), SYMBOL_FROZEN, WHOLE_SHARES_ONLY, OUTSIDE_SESSION, PRICE_TOO_FAR. An order that cannot be sent
-    after all, such as for a price too far from the broker's, ends as REJECTED, and `reason` says why.
+    when), SYMBOL_FROZEN, WHOLE_SHARES_ONLY, OUTSIDE_SESSION. An order that cannot be sent after all, such as
+    for a price further than PRICE_DISTANCE from the broker's, ends as REJECTED, and `reason` says why.
 
     Two orders of one strategy at the same moment are served one after the other: the first gets the
     cash or the shares, the second is told what is left.
@@ -96,8 +96,8 @@ class OrderServiceServicer(object):
     as the broker reports them.
 
     Errors of every method that places an order, for a LIVE book: BROKER_UNAVAILABLE (BrokerService says
-    when), SYMBOL_FROZEN, WHOLE_SHARES_ONLY, OUTSIDE_SESSION, PRICE_TOO_FAR. An order that cannot be sent
-    after all, such as for a price too far from the broker's, ends as REJECTED, and `reason` says why.
+    when), SYMBOL_FROZEN, WHOLE_SHARES_ONLY, OUTSIDE_SESSION. An order that cannot be sent after all, such as
+    for a price further than PRICE_DISTANCE from the broker's, ends as REJECTED, and `reason` says why.
 
     Two orders of one strategy at the same moment are served one after the other: the first gets the
     cash or the shares, the second is told what is left.
@@ -230,8 +230,8 @@ class OrderService(object):
     as the broker reports them.
 
     Errors of every method that places an order, for a LIVE book: BROKER_UNAVAILABLE (BrokerService says
-    when), SYMBOL_FROZEN, WHOLE_SHARES_ONLY, OUTSIDE_SESSION, PRICE_TOO_FAR. An order that cannot be sent
-    after all, such as for a price too far from the broker's, ends as REJECTED, and `reason` says why.
+    when), SYMBOL_FROZEN, WHOLE_SHARES_ONLY, OUTSIDE_SESSION. An order that cannot be sent after all, such as
+    for a price further than PRICE_DISTANCE from the broker's, ends as REJECTED, and `reason` says why.
 
     Two orders of one strategy at the same moment are served one after the other: the first gets the
     cash or the shares, the second is told what is left.
