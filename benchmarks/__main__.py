@@ -1,6 +1,6 @@
 """`make bench`: measures the router beside the peer, pgbench and an empty call. See README.md.
 
-python -m benchmarks                     5 to 8 minutes; writes benchmarks/RESULTS.md
+python -m benchmarks                     6 to 10 minutes; writes benchmarks/RESULTS.md
 python -m benchmarks --quick             one short round, to see that it works; writes nothing
 python -m benchmarks --seconds 8 --rounds 5
 """
@@ -14,13 +14,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import machine, plan, report, systems
+from benchmarks import live, machine, plan, report, systems
 from benchmarks.drivers import BenchmarkError, missing_drivers
 from benchmarks.results import Results
 from services.mesh.errors import MeshError
 
 QUIET = 0.1  # of all cores: what others may take without spoiling the figures
 HERE = Path(__file__).resolve().parent
+TARGETS = (*plan.TARGETS, *live.TARGETS)
 SETTINGS = "fsync synchronous_commit full_page_writes wal_sync_method shared_buffers max_wal_size"
 
 
@@ -66,16 +67,17 @@ def measure(asked: argparse.Namespace, folder: Path, console: Console) -> None:
         neighbours = machine.Neighbours()
         measure_orders_and_reads(asked, folder, server, results, console)
         measure_listing(asked, folder, server, results, console)
+        measure_live(asked, folder, server, results, console)
         taken = neighbours.share()
     described["CPU that others took"] = f"{taken:.0%} of all cores while it ran"
     console.print(report.figures_table(results))
-    console.print(report.ratios_table(results, plan.TARGETS))
+    console.print(report.ratios_table(results, TARGETS))
     console.print(f"Others took {taken:.0%} of the CPU while this ran.", highlight=False)
     if taken > QUIET:
         console.print("The machine was not quiet: these figures mean little.", style="red")
     if not asked.quick:
         how = f"Medians of {asked.rounds} interleaved rounds, {asked.seconds} s for each figure."
-        text = report.markdown(results, plan.TARGETS, described, how)
+        text = report.markdown(results, TARGETS, described, how)
         (HERE / "RESULTS.md").write_text(text)
         console.print("Written to benchmarks/RESULTS.md.")
 
@@ -118,6 +120,28 @@ def measure_listing(
         plan.prepare_listing(other, million, 1_000_000)
         planned = plan.listing_steps(one, other, asked.seconds)
         run_rounds(planned, asked.rounds, server, results, console)
+
+
+def measure_live(
+    asked: argparse.Namespace,
+    folder: Path,
+    server: systems.Database,
+    results: Results,
+    console: Console,
+) -> None:
+    """The way of a LIVE order to the broker, beside the client library with no ledger."""
+    with ExitStack() as up:
+        router_port, router_gateway = up.enter_context(systems.gateway(folder))
+        bare_port, bare_gateway = up.enter_context(systems.gateway(folder))
+        database = server.create("live")
+        parts = live.LiveParts(
+            router=up.enter_context(systems.live_router(database, router_port, folder)),
+            router_gateway=router_gateway,
+            bare=up.enter_context(systems.bare_broker(bare_port, folder)),
+            bare_gateway=bare_gateway,
+        )
+        live.prepare(parts)
+        run_rounds(live.steps(parts, asked.seconds), asked.rounds, server, results, console)
 
 
 def run_rounds(

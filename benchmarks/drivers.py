@@ -1,5 +1,7 @@
 """The load drivers: h2load for gRPC, wrk for REST, pgbench for SQL. All native, none in Python.
 
+(LIVE is driven at a slow pace by live.py: it is about one order's way, not about load.)
+
 Each function loads one system with a fixed number of callers, each of which sends its next request
 when it has its answer, and returns a Sample. A request that fails fails the benchmark: a rate of
 refusals means nothing.

@@ -17,7 +17,7 @@ def ratios_table(results: Results, targets: tuple[Target, ...]) -> Table:
         table.add_column(heading, justify="right" if heading == "ratio" else "left")
     for claim, beside, ratio, wanted, met in ratio_rows(results, targets):
         table.add_row(
-            claim, beside, ratio, wanted, f"[green]{met}" if met == "yes" else f"[red]{met}"
+            claim, beside, ratio, wanted, f"[red]{met}" if met == "NO" else f"[green]{met}"
         )
     return table
 
@@ -71,7 +71,9 @@ def ratio_rows(
     for target in targets:
         ratio = target.ratio(results)
         met = "yes" if target.is_met(ratio) else "NO"
-        claim = f"{target.claim}, {target.of.callers} callers"
+        met = "-" if target.bound is None else met
+        callers = "1 caller" if target.of.callers == 1 else f"{target.of.callers} callers"
+        claim = f"{target.claim}, {callers}"
         rows.append((claim, target.beside.system, f"{ratio:.2f}", target.wanted, met))
     return rows
 

@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 
 from benchmarks.drivers import Sample
 
+Figure = Literal["rate", "p50", "p99", "cost"]
+
 
 class Key(NamedTuple):
     """What a sample is of: which system, doing what, for how many callers at once."""
@@ -39,13 +41,13 @@ class Results:
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio of two figures, and its bound. Cost is the inverse of the rate."""
+    """A ratio of two figures, and its bound, if it has one. Cost is the inverse of the rate."""
 
     claim: str
     of: Key
     beside: Key
-    figure: Literal["rate", "p99", "cost"]
-    bound: float
+    figure: Figure
+    bound: float | None = None
     is_upper: bool = False  # the bound is the most it may be; otherwise the least
 
     def ratio(self, results: Results) -> float:
@@ -54,17 +56,27 @@ class Target:
         return median(ratio_of(self.figure, of, beside) for of, beside in pairs)
 
     def is_met(self, ratio: float) -> bool:
-        """Whether the ratio keeps the bound."""
+        """Whether the ratio keeps the bound; any does when there is none."""
+        if self.bound is None:
+            return True
         return ratio <= self.bound if self.is_upper else ratio >= self.bound
 
     @property
     def wanted(self) -> str:
         """The bound, in words."""
+        if self.bound is None:
+            return "none"
         return f"{'at most' if self.is_upper else 'at least'} {self.bound:g}"
 
 
-def ratio_of(figure: Literal["rate", "p99", "cost"], of: Sample, beside: Sample) -> float:
+def ratio_of(figure: Figure, of: Sample, beside: Sample) -> float:
     """The figure of one sample over that of the other."""
-    if figure == "p99":
-        return of.p99_ms / beside.p99_ms
-    return of.rate / beside.rate if figure == "rate" else beside.rate / of.rate
+    match figure:
+        case "p50":
+            return of.p50_ms / beside.p50_ms
+        case "p99":
+            return of.p99_ms / beside.p99_ms
+        case "rate":
+            return of.rate / beside.rate
+        case "cost":
+            return beside.rate / of.rate

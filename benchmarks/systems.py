@@ -25,6 +25,7 @@ from services.mesh.postgres import EmbeddedPostgres, programs
 
 READY_S = 60
 CHECK = "/grpc.health.v1.Health/Check"
+ACCOUNT = "DU1000001"
 PEER_POOL_SIZE = 8  # at 64 callers on 2 cores the best of 8, 16 and 64, by one run of 4 s each
 
 
@@ -89,18 +90,72 @@ def postgres(folder: Path) -> Iterator[Database]:
 
 
 @contextmanager
-def router(database: Database, folder: Path) -> Iterator[str]:
-    """The router on the database; its gRPC address."""
+def router(
+    database: Database, folder: Path, live: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """The router on the database, on PAPER or with the settings of LIVE; its gRPC address."""
     address = f"127.0.0.1:{free_port()}"
     environ = {
         "DATABASE_URL": database.url,
         "ROUTER_ADDRESS": address,
         "METRICS_PORT": "0",
         "LOG_LEVEL": "WARNING",
-        "TRADING_MODE": "PAPER",
+        **(live or {"TRADING_MODE": "PAPER"}),
     }
-    with running("router", "services.portfolio", [], environ, folder, lambda: is_serving(address)):
+    health = "broker" if live else ""
+
+    def is_ready() -> bool:
+        return is_serving(address, health)
+
+    with running("router", "services.portfolio", [], environ, folder, is_ready):
         yield address
+
+
+@contextmanager
+def live_router(database: Database, gateway_port: int, folder: Path) -> Iterator[str]:
+    """The router that trades LIVE through a gateway on this machine, once it takes orders."""
+    settings = {
+        "TRADING_MODE": "LIVE",
+        "IBKR_HOST": "127.0.0.1",
+        "IBKR_PORT": str(gateway_port),
+        "IBKR_CLIENT_ID": "1",
+        "IBKR_ACCOUNT": ACCOUNT,
+        "AUTH": "none",
+        "OUTSIDE_SESSION": "allow",
+        "LIVE_CAPITAL": "0",  # the strategies that are measured get theirs by hand
+    }
+    with router(database, folder, settings) as address:
+        yield address
+
+
+@contextmanager
+def gateway(folder: Path) -> Iterator[tuple[int, str]]:
+    """A simulated gateway where SPXL costs 1 USD; its API's port, and its control address."""
+    port, control_port = free_port(), free_port()
+    control = f"127.0.0.1:{control_port}"
+    environ = {
+        "GATEWAY_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "GATEWAY_CONTROL_PORT": str(control_port),
+        "GATEWAY_STATE": "",
+        "GATEWAY_ACCOUNT": ACCOUNT,
+        "GATEWAY_CASH": str(10**12),
+        "GATEWAY_MARKET": "fixed:SPXL=1",
+        "GATEWAY_SPREAD": "0",
+        "GATEWAY_FILL_DELAY_S": "0",
+    }
+    with running("gateway", "services.gateway", [], environ, folder, lambda: is_serving(control)):
+        yield port, control
+
+
+@contextmanager
+def bare_broker(gateway_port: int, folder: Path) -> Iterator[str]:
+    """The client library with no ledger, on the gateway; its gRPC address."""
+    port = free_port()
+    arguments = [str(port), str(gateway_port)]
+    module = "benchmarks.bare_broker"
+    with running("bare broker", module, arguments, {}, folder, lambda: is_open(port)):
+        yield f"127.0.0.1:{port}"
 
 
 @contextmanager
@@ -171,11 +226,11 @@ def running(
         child.stop()
 
 
-def is_serving(address: str) -> bool:
-    """Whether the server's grpc.health.v1 says SERVING."""
+def is_serving(address: str, service: str = "") -> bool:
+    """Whether the server's grpc.health.v1 says SERVING of a service, or of the server."""
     with grpc.insecure_channel(address) as channel:
         try:
-            answer = call(channel, CHECK, health_pb2.HealthCheckRequest())
+            answer = call(channel, CHECK, health_pb2.HealthCheckRequest(service=service))
         except grpc.RpcError:
             return False
     status = health_pb2.HealthCheckResponse.FromString(answer).status

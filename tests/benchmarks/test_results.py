@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import plan, report
+from benchmarks import live, plan, report
 from benchmarks.drivers import Sample
 from benchmarks.results import Key, Results, Target
 
@@ -39,6 +39,14 @@ def test_a_bound_is_the_least_or_the_most(is_upper: bool, ratio: float, met: boo
     assert Target("", OURS, THEIRS, "rate", 10, is_upper=is_upper).is_met(ratio) is met
 
 
+def test_a_target_without_a_bound_is_a_ratio_to_know_and_nothing_to_meet() -> None:
+    target = Target("Orders", OURS, THEIRS, "p50")
+
+    text = report.markdown(results([100], [200]), (target,), {}, "1 round.")
+
+    assert "| Orders, 64 callers | theirs | 2.00 | none | - |" in text
+
+
 def test_the_report_says_what_is_met_and_what_is_not() -> None:
     targets = (Target("Orders", OURS, THEIRS, "rate", 10), Target("More", OURS, THEIRS, "rate", 99))
 
@@ -51,7 +59,7 @@ def test_the_report_says_what_is_met_and_what_is_not() -> None:
 
 
 def test_each_target_compares_the_same_work_for_as_many_callers() -> None:
-    for target in plan.TARGETS:
+    for target in (*plan.TARGETS, *live.TARGETS):
         assert target.of[1:] == target.beside[1:]
         assert target.of.system != target.beside.system
 
