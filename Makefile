@@ -1,26 +1,42 @@
 # Everything needs only python3 (3.11 or newer) and make; the rest is installed into .venv.
 # Settings are given as `make up NAME=value`: make puts them into the environment of what it runs.
 .DEFAULT_GOAL := help
-.PHONY: help up test lint breaking proto bench audit clean
+.PHONY: help up test lint breaking chaos proto bench audit clean
 .SILENT:
 
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore \
-          -c constraints.txt
+PIP_INSTALL = install -q --disable-pip-version-check --root-user-action=ignore -c constraints.txt
+INSTALL = $(BIN)/python -m pip $(PIP_INSTALL)
 # Two: on the two-core machines that this must be quick on, more workers only slow each other down.
 WORKERS ?= 2
 ARGS ?=
 BASE ?= main
+SEED ?= 1
+KILLS ?= 300
+
+# What speaks to Interactive Brokers is tested on both of its client libraries. Both bring a module
+# named eventkit, so ib_async has an environment of its own, which takes all else from .venv. Of
+# paths among ARGS, it gets those that lie here.
+ON_BOTH = $(wildcard tests/gateway tests/live tests/sdk/test_ibkr_feed.py tests/e2e/test_live*.py)
+NAMED = $(filter tests/%,$(ARGS))
+AGAIN = $(if $(NAMED),$(filter $(addsuffix %,$(ON_BOTH)),$(NAMED)),$(ON_BOTH))
 
 help: ## Show this list
 	echo "make TARGET [NAME=value ...], such as: make up PORT=9000 STRATEGIES=SPXL INTERVAL_S=1"
+	echo "LIVE with a simulated broker: make up TRADING_MODE=LIVE IBKR_HOST=simulated"
 	sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12
 
 up: .venv/installed-run ## Run the whole mesh on this machine: PostgreSQL, router, Envoy, strategies
 	$(BIN)/python -m services.mesh
 
-test: .venv/installed-dev lint ## Lint, then run all tests (ARGS="-k name" passes on to pytest)
+test: .venv/installed-dev .venv/ib_async/installed lint ## Lint, then all tests (ARGS="-k name": pytest's)
+	if [ -n "$(AGAIN)" ] && $(BIN)/python -c 'import ib_insync' 2>/dev/null; then \
+	    echo "The tests of the broker, on ib_async:"; \
+	    .venv/ib_async/bin/python -m pytest -q -n $(WORKERS) $(AGAIN) $(filter-out tests/%,$(ARGS)) || \
+	        [ $$? -eq 5 ] || exit 1; \
+	    echo "All tests, on ib_insync:"; \
+	fi # 5: ARGS selects none of them
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
 
 lint: .venv/installed-dev breaking ## Check format, style, types, generated files, import rules, contract
@@ -45,6 +61,9 @@ breaking: .venv/installed-dev
 	    echo "Breaking changes are not checked: git has no protos on branch $(BASE)."; \
 	fi
 
+chaos: .venv/installed-dev ## Kill parts of the LIVE path at random, then check (SEED=1 KILLS=300)
+	$(BIN)/python -m tests.live.chaos --seed $(SEED) --kills $(KILLS) $(ARGS)
+
 proto: .venv/installed-dev ## Write the stubs and Envoy's descriptors anew from protos/
 	$(BIN)/python protos/generate.py
 
@@ -62,13 +81,24 @@ clean: ## Remove what was installed and built; what the mesh has stored in .data
 # The stamps: pip runs again only when what it installs has changed.
 .venv/installed-run: pyproject.toml constraints.txt | .venv/bin/python
 	echo "Setting up (about a minute) ..."
-	$(INSTALL) -e '.[server,local]'
+	$(INSTALL) -e '.[server,local,ibkr]'
 	touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
 	echo "Setting up for development (about a minute) ..."
-	$(INSTALL) -e '.[server,local,dev]'
+	$(INSTALL) -e '.[server,local,ibkr,dev]'
 	touch .venv/installed-run $@
+
+# site.addsitedir, unlike a bare path, also heeds what points to sdk/. With --no-deps nothing is
+# installed that .venv has already, numpy above all.
+.venv/ib_async/installed: constraints.txt | .venv/installed-dev
+	rm -rf .venv/ib_async && $(BIN)/python -m venv --without-pip .venv/ib_async
+	first=$$(cd .venv/lib/python*/site-packages && pwd); \
+	    echo "import site; site.addsitedir('$$first')" \
+	    > "$$(ls -d .venv/ib_async/lib/python*/site-packages)/first.pth"
+	$(BIN)/python -m pip --python .venv/ib_async/bin/python \
+	    $(PIP_INSTALL) --no-deps ib_async aeventkit
+	touch $@
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

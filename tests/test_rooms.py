@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from services.portfolio.rpc.guard import PATTERNS
@@ -21,6 +22,16 @@ def test_the_import_rules_hold() -> None:
     )
     assert ran.returncode == 0, ran.stdout
     assert " 0 broken." in ran.stdout
+
+
+def test_every_service_is_under_the_import_rules() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    under_rules = set(settings["tool"]["importlinter"]["root_packages"])
+
+    services = {f"services.{found.parent.name}" for found in ROOT.glob("services/*/__init__.py")}
+
+    assert len(services) >= 4
+    assert services <= under_rules
 
 
 def test_every_room_of_architecture_md_exists() -> None:

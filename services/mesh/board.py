@@ -1,7 +1,7 @@
 """The board: what is known of each strategy at this moment, and the last things that happened.
 
-A frozen value. Two kinds of news change it: a strategy's log events (what it sees and does) and the
-router's portfolios (what it owns).
+A frozen value. What changes it: a strategy's log events (what it sees and does), and the router's
+portfolios (what it owns), orders (what is under way) and broker (how things stand with it).
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,22 @@ from decimal import Decimal
 from typing import Any
 
 KEPT_NOTES = 12
+OPEN = frozenset({"PENDING", "UNKNOWN"})
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order as the router tells of it. Prices in USD."""
+
+    order_id: str
+    strategy_name: str
+    side: str
+    quantity: Decimal
+    symbol: str
+    status: str
+    filled: Decimal
+    average_price: Decimal
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,19 @@ class Row:
     halted: bool = False
     mode: str = ""
     trouble: str | None = None
+    open_orders: Mapping[str, Order] = field(default_factory=dict)  # by order_id
+
+
+@dataclass(frozen=True)
+class Broker:
+    """How things stand with the broker; the words are the contract's."""
+
+    state: str
+    detail: str
+    takes_orders: bool
+    account: str = ""  # masked
+    account_kind: str = ""  # PAPER: the broker's own pretended money; LIVE: real money
+    market_data: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,9 +74,10 @@ class Portfolio:
 
 @dataclass(frozen=True)
 class Board:
-    """All rows, and the last notes, oldest first."""
+    """All rows, the broker (None: not known, or none is used), and the last notes, oldest first."""
 
     rows: Mapping[str, Row] = field(default_factory=dict)
+    broker: Broker | None = None
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -74,6 +104,20 @@ class Board:
                 holdings=known.holdings,
             )
         )
+
+    def with_order(self, known: Order) -> "Board":
+        """The board with an order as it is now; orders that have ended are not kept."""
+        if known.strategy_name not in self.rows:
+            return self
+        row = self.rows[known.strategy_name]
+        others = {key: one for key, one in row.open_orders.items() if key != known.order_id}
+        if known.status in OPEN:
+            others[known.order_id] = known
+        return self._with_row(replace(row, open_orders=others))
+
+    def with_broker(self, known: Broker) -> "Board":
+        """The board with the broker as it is now."""
+        return replace(self, broker=known)
 
     def with_event(self, strategy_name: str, event: Mapping[str, Any]) -> "Board":
         """The board after one log event of a strategy."""
@@ -117,6 +161,37 @@ def note_of(strategy_name: str, event: Mapping[str, Any]) -> str | None:
         case "router_back":
             return f"{name}: the router answers again"
     return None
+
+
+def note_of_order(known: Order) -> str | None:
+    """What became of a LIVE order, as a line for people; None before anything has."""
+    if known.status == "PENDING" and not known.filled:
+        return None  # its strategy has said that it ordered
+    name, asked = short(known.strategy_name), f"{known.side} {shares(known.quantity)}"
+    note = f"{name}: {asked} {known.symbol}: {known.status}"
+    if known.filled:
+        note += f", {shares(known.filled)} filled at {known.average_price:.2f}"
+    return f"{note} ({known.reason})" if known.reason else note
+
+
+def note_of_broker(before: Broker | None, now: Broker) -> str | None:
+    """A change of the broker's state as a line for people; None when it is the same."""
+    if before and (before.state, before.market_data) == (now.state, now.market_data):
+        return None
+    return f"The broker: {broker_line(now)}"
+
+
+def broker_line(broker: Broker) -> str:
+    """How things stand with the broker, in one line."""
+    words = [broker.state.replace("_", " ")]
+    if broker.account:
+        money = {"PAPER": "the broker's paper money", "LIVE": "REAL MONEY"}
+        words.append(f"account {broker.account} ({money.get(broker.account_kind, 'unknown')})")
+    if not broker.takes_orders:
+        words.append("no new orders are taken")
+    if broker.market_data not in {"", "OK"}:
+        words.append(f"prices {broker.market_data.replace('_', ' ').lower()}")
+    return ", ".join(words) + (f": {broker.detail}" if broker.detail else "")
 
 
 def short(strategy_name: str) -> str:

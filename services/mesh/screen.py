@@ -5,8 +5,10 @@ from typing import Self
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from services.mesh.board import Board
+from services.mesh.gateway import Gateway
 from services.mesh.settings import Settings
 from services.mesh.view import render
 
@@ -16,9 +18,10 @@ REFRESH_S = 0.25
 class Screen:
     """Holds the board and shows it. As a context manager, the live view is up meanwhile."""
 
-    def __init__(self, board: Board, settings: Settings) -> None:
+    def __init__(self, board: Board, settings: Settings, gateway: Gateway | None = None) -> None:
         self.board = board
         self._settings = settings
+        self._gateway = gateway
         self._console = Console()
         self._live: Live | None = None
         self._shown_s = 0.0
@@ -53,19 +56,35 @@ class Screen:
         """Draws the view anew, a few times a second at most."""
         if self._live and time.monotonic() - self._shown_s >= REFRESH_S:
             self._shown_s = time.monotonic()
-            headline = (
-                f"EfficientFrontier Portfolio  {self._settings.trading_mode}  {self._address}"
-            )
-            self._live.update(render(self.board, headline, self._footer()), refresh=True)
+            self._live.update(render(self.board, self._headline(), self._footer()), refresh=True)
 
     @property
     def _address(self) -> str:
         return f"http://localhost:{self._settings.port}"
 
+    def _headline(self) -> Text:
+        headline = Text("EfficientFrontier Portfolio  ")
+        style = "bold magenta" if self._settings.trading_mode == "LIVE" else ""
+        headline.append(self._settings.trading_mode, style)
+        if self._gateway:
+            headline.append("  SIMULATED broker, a rehearsal", "bold yellow")
+        return headline.append(f"  {self._address}")
+
     def _footer(self) -> list[str]:
         feed = self._settings.price_feed
-        prices = {"replay": "Prices are replayed history: SAMPLE DATA, not the market."}.get(feed)
+        lines = [f"Prices come from {feed}."]
+        if feed == "replay":
+            lines = ["Prices are replayed history: SAMPLE DATA, not the market."]
+        if self._gateway:
+            lines = [
+                "A rehearsal: the broker and its money are SIMULATED.",
+                f"Prices ({feed}) are replayed history: SAMPLE DATA, not the market."
+                if feed == "ibkr"
+                else lines[0],
+                f"Simulated gateway: 127.0.0.1:{self._gateway.port}; what goes wrong is up to you: "
+                f"grpcurl -plaintext {self._gateway.control_address} list",
+            ]
         return [
-            prices or f"Prices come from {feed}.",
+            *lines,
             f"Logs: {self._settings.data_dir / 'logs'}. Ctrl-C stops; `make up` goes on from here.",
         ]

@@ -6,16 +6,16 @@ from decimal import Decimal
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
+from rich.text import Text, TextType
 
-from services.mesh.board import Board, Row, shares, short
+from services.mesh.board import Board, Broker, Row, broker_line, shares, short
 
 COLUMNS = ("Strategy", "Follows", "Session", "Price", "Average", "Holds", "Cash", "Equity", "P&L")
 
 
-def render(board: Board, headline: str, footer: Sequence[str]) -> RenderableType:
-    """The whole view: headline, one line a strategy, the total, the last notes, the footer."""
-    table = Table(title=headline, title_justify="left", box=box.SIMPLE_HEAD, show_footer=True)
+def render(board: Board, headline: TextType, footer: Sequence[str]) -> RenderableType:
+    """The whole view: headline, broker, one line a strategy, the total, last notes, footer."""
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True)
     for column, total in zip(COLUMNS, totals(board), strict=True):
         table.add_column(
             column, total, justify="left" if column in COLUMNS[:3] else "right", no_wrap=True
@@ -23,10 +23,18 @@ def render(board: Board, headline: str, footer: Sequence[str]) -> RenderableType
     for row in board.rows.values():
         table.add_row(*cells(row))
     return Group(
+        headline,
+        *([weather(board.broker)] if board.broker else []),
         table,
         *(Text(note, overflow="ellipsis", no_wrap=True) for note in board.notes),
         *(Text(line, style="dim") for line in footer),
     )
+
+
+def weather(broker: Broker) -> Text:
+    """How things stand with the broker: red when it takes no orders."""
+    style = "green" if broker.takes_orders else "bold red"
+    return Text(f"Broker: {broker_line(broker)}", style, overflow="ellipsis", no_wrap=True)
 
 
 def cells(row: Row) -> tuple[RenderableType, ...]:
@@ -57,11 +65,16 @@ def named(row: Row) -> Text:
     return name
 
 
-def holding(row: Row) -> str:
-    """What it holds: `663 SPXL`, `cash`, or nothing while that is not known."""
-    if row.holdings is None:
-        return ""
-    return ", ".join(f"{shares(count)} {symbol}" for symbol, count in row.holdings) or "cash"
+def holding(row: Row) -> Text:
+    """What it holds: `663 SPXL`, `cash`, or nothing while that is not known; and open orders."""
+    held = Text("")
+    if row.holdings is not None:
+        owned = ", ".join(f"{shares(count)} {symbol}" for symbol, count in row.holdings)
+        held.append(owned or "cash")
+    for order in row.open_orders.values():
+        left = f", {order.side} {shares(order.quantity - order.filled)} {order.symbol} "
+        held.append(left + order.status, style="red" if order.status == "UNKNOWN" else "yellow")
+    return held
 
 
 def totals(board: Board) -> tuple[RenderableType, ...]:

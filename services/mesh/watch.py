@@ -1,56 +1,110 @@
-"""The watch: a thread that reads every strategy's portfolio from the router as it changes."""
+"""The watch: threads that read portfolios, and in LIVE orders and the broker, as they change."""
 
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 
 import grpc
 
 from efficientfrontier.v1 import (
     book_pb2,
+    broker_service_pb2,
+    broker_service_pb2_grpc,
+    order_service_pb2,
+    order_service_pb2_grpc,
     portfolio_service_pb2,
     portfolio_service_pb2_grpc,
     position_service_pb2,
     position_service_pb2_grpc,
 )
-from services.mesh.board import Portfolio
+from services.mesh.board import OPEN, Broker, Order, Portfolio
 
 RETRY_S = 1.0
 READ_S = 5.0
+NEWEST_ORDERS = 200  # read at each beginning, to close the gap
+UNHEARD = Broker("NOT KNOWN", "the router does not answer", takes_orders=False)
+TOLD_ORDERS = 1000  # remembered, so that no news is told twice
 
 
 class Watch:
-    """Calls `on_portfolio`, in its own thread, with each portfolio; survives the router."""
+    """Calls `tell`, in its own threads, with each piece of news; survives the router.
 
-    def __init__(self, address: str, on_portfolio: Callable[[Portfolio], None]) -> None:
+    Orders and the broker are news with `live`; on PAPER an order is filled when it is answered.
+    """
+
+    def __init__(
+        self, address: str, tell: Callable[[Portfolio | Order | Broker], None], *, live: bool
+    ) -> None:
         self._channel = grpc.insecure_channel(address)
         self._portfolios = portfolio_service_pb2_grpc.PortfolioServiceStub(self._channel)
         self._positions = position_service_pb2_grpc.PositionServiceStub(self._channel)
-        self._on_portfolio = on_portfolio
+        self._orders = order_service_pb2_grpc.OrderServiceStub(self._channel)
+        self._broker = broker_service_pb2_grpc.BrokerServiceStub(self._channel)
+        self._tell = tell
+        self._told: dict[str, Order] = {}
+        self._since_s = time.time()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        streams = [self._read_portfolios]
+        if live:
+            streams += [self._read_orders, self._read_broker]
+        self._threads = [
+            threading.Thread(target=self._run, args=(stream,), name="watch", daemon=True)
+            for stream in streams
+        ]
 
     def start(self) -> None:
         """Begins to watch."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Ends the watch and waits for its thread."""
+        """Ends the watch and waits for its threads."""
         self._stopped.set()
         self._channel.close()
-        if self._thread.is_alive():
-            self._thread.join(timeout=READ_S)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout=READ_S)
 
-    def _run(self) -> None:
-        request = portfolio_service_pb2.WatchPortfoliosRequest()
+    def _run(self, stream: Callable[[], None]) -> None:
         while not self._stopped.is_set():
-            try:
-                for event in self._portfolios.WatchPortfolios(request):
-                    if event.HasField("portfolio"):
-                        self._on_portfolio(self._read(event.portfolio))
-            except (grpc.RpcError, ValueError):  # ValueError: the channel was closed by `stop`
-                pass
+            with suppress(grpc.RpcError, ValueError):  # ValueError: `stop` closed the channel
+                stream()
             self._stopped.wait(RETRY_S)
+
+    def _read_portfolios(self) -> None:
+        request = portfolio_service_pb2.WatchPortfoliosRequest()
+        for event in self._portfolios.WatchPortfolios(request):
+            if event.HasField("portfolio"):
+                self._tell(self._read(event.portfolio))
+
+    def _read_orders(self) -> None:
+        request = order_service_pb2.WatchOrdersRequest(snapshot_size=NEWEST_ORDERS)
+        for event in self._orders.WatchOrders(request):
+            if event.HasField("order"):
+                self._tell_order(event.order)
+
+    def _read_broker(self) -> None:
+        try:
+            for event in self._broker.WatchBroker(broker_service_pb2.WatchBrokerRequest()):
+                if event.HasField("broker"):
+                    self._tell(broker_of(event.broker))
+        except grpc.RpcError:
+            if not self._stopped.is_set():
+                self._tell(UNHEARD)
+            raise
+
+    def _tell_order(self, message: order_service_pb2.Order) -> None:
+        """Tells of an order that has changed; not of one that ended before the watch began."""
+        order = order_of(message)
+        before = self._told.pop(order.order_id, None)
+        is_old = before is None and message.update_time.ToSeconds() < self._since_s - 1
+        self._told[order.order_id] = order
+        if len(self._told) > TOLD_ORDERS:
+            del self._told[next(iter(self._told))]
+        if order != before and not (is_old and order.status not in OPEN):
+            self._tell(order)
 
     def _read(self, message: portfolio_service_pb2.Portfolio) -> Portfolio:
         """The portfolio with what it holds."""
@@ -71,6 +125,34 @@ class Watch:
                 if held.mode == message.mode
             ),
         )
+
+
+def order_of(message: order_service_pb2.Order) -> Order:
+    """An order of the wire."""
+    return Order(
+        order_id=message.order_id,
+        strategy_name=message.strategy_name,
+        side=order_service_pb2.Order.Side.Name(message.side),
+        quantity=exact(message.quantity),
+        symbol=message.symbol,
+        status=order_service_pb2.Order.Status.Name(message.status),
+        filled=exact(message.filled_quantity),
+        average_price=exact(message.average_fill_price),
+        reason=message.reason,
+    )
+
+
+def broker_of(message: broker_service_pb2.Broker) -> Broker:
+    """The broker of the wire."""
+    kind = broker_service_pb2.Broker
+    return Broker(
+        state=kind.State.Name(message.state),
+        detail=message.detail,
+        takes_orders=message.takes_orders,
+        account=message.account,
+        account_kind=kind.AccountKind.Name(message.account_kind),
+        market_data=kind.MarketData.Name(message.market_data),
+    )
 
 
 def exact(double: float) -> Decimal:

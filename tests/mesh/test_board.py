@@ -4,8 +4,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from services.mesh.board import KEPT_NOTES, Board, Portfolio, note_of
-from services.mesh.view import render
+from services.mesh.board import (
+    KEPT_NOTES,
+    Board,
+    Broker,
+    Order,
+    Portfolio,
+    note_of,
+    note_of_broker,
+    note_of_order,
+)
+from services.mesh.view import render, weather
 
 SPXL, HOOD = "IncredibleLeverage_SPXL", "IncredibleLeverage_HOOD"
 TICK: dict[str, Any] = {
@@ -38,6 +47,24 @@ def owns_spxl(strategy_name: str, **changes: Any) -> Portfolio:
         "holdings": (("SPXL", Decimal(132)),),
     }
     return Portfolio(**{**figures, **changes})
+
+
+def sells_hood(**changes: Any) -> Order:
+    figures: dict[str, Any] = {
+        "order_id": "1",
+        "strategy_name": HOOD,
+        "side": "SELL",
+        "quantity": Decimal(100),
+        "symbol": "HOOD",
+        "status": "PENDING",
+        "filled": Decimal(0),
+        "average_price": Decimal(0),
+    }
+    return Order(**{**figures, **changes})
+
+
+CONNECTED = Broker("CONNECTED", "", True, "DU***001", "PAPER", "OK")
+AWAY = Broker("CONNECTIVITY_LOST", "It passes by itself.", False, "U***567", "LIVE", "BROKEN")
 
 
 def shown(board: Board, width: int = 120) -> list[str]:
@@ -95,6 +122,75 @@ def test_portfolios_of_strategies_that_run_elsewhere_are_left_out() -> None:
     board = Board.of([SPXL])
 
     assert board.with_portfolio(owns_spxl("Elsewhere")) == board
+
+
+def test_an_open_order_stands_beside_what_is_held_until_it_ends() -> None:
+    board = Board.of([HOOD]).with_portfolio(owns_spxl(HOOD, holdings=(("HOOD", Decimal(100)),)))
+
+    pending = board.with_order(sells_hood())
+    half = pending.with_order(sells_hood(filled=Decimal(40)))
+    unknown = half.with_order(sells_hood(status="UNKNOWN"))
+    ended = unknown.with_order(sells_hood(status="EXECUTED"))
+
+    assert any("100 HOOD, SELL 100 HOOD PENDING" in line for line in shown(pending))
+    assert any("100 HOOD, SELL 60 HOOD PENDING" in line for line in shown(half))
+    assert any("100 HOOD, SELL 100 HOOD UNKNOWN" in line for line in shown(unknown))
+    assert ended == board
+
+
+def test_orders_of_strategies_that_run_elsewhere_are_left_out() -> None:
+    board = Board.of([SPXL])
+
+    assert board.with_order(sells_hood()) == board
+
+
+def test_the_broker_is_a_line_above_the_table_and_red_when_it_takes_no_orders() -> None:
+    board = Board.of([SPXL])
+
+    assert not any("Broker" in line for line in shown(board))
+    assert shown(board.with_broker(CONNECTED))[1] == (
+        "Broker: CONNECTED, account DU***001 (the broker's paper money)"
+    )
+    assert shown(board.with_broker(AWAY), width=160)[1] == (
+        "Broker: CONNECTIVITY LOST, account U***567 (REAL MONEY), no new orders are taken, "
+        "prices broken: It passes by itself."
+    )
+    assert weather(CONNECTED).style == "green"
+    assert weather(AWAY).style == "bold red"
+
+
+def test_a_change_of_the_brokers_state_is_a_note_and_its_repetition_is_none() -> None:
+    assert note_of_broker(None, AWAY) is not None
+    assert note_of_broker(AWAY, AWAY) is None
+    assert note_of_broker(AWAY, CONNECTED) == (
+        "The broker: CONNECTED, account DU***001 (the broker's paper money)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("order", "note"),
+    [
+        (sells_hood(), None),
+        (
+            sells_hood(filled=Decimal(40), average_price=Decimal("10.125")),
+            "HOOD: SELL 100 HOOD: PENDING, 40 filled at 10.12",
+        ),
+        (
+            sells_hood(status="EXECUTED", filled=Decimal(100), average_price=Decimal("10.5")),
+            "HOOD: SELL 100 HOOD: EXECUTED, 100 filled at 10.50",
+        ),
+        (
+            sells_hood(status="REJECTED", reason="201: no margin"),
+            "HOOD: SELL 100 HOOD: REJECTED (201: no margin)",
+        ),
+        (
+            sells_hood(status="UNKNOWN", reason="The broker is silent."),
+            "HOOD: SELL 100 HOOD: UNKNOWN (The broker is silent.)",
+        ),
+    ],
+)
+def test_what_becomes_of_a_live_order_is_a_note(order: Order, note: str | None) -> None:
+    assert note_of_order(order) == note
 
 
 def test_only_the_last_notes_are_kept() -> None:

@@ -76,6 +76,7 @@ def what(part: psutil.Process) -> str:
         "services.portfolio": "the router",
         "envoy": "Envoy",
         "services.strategy": "a strategy",
+        "services.gateway": "the gateway",
     }
     return next(name for mark, name in known.items() if mark in command)
 
@@ -261,10 +262,65 @@ def test_a_broken_database_url_is_one_line_without_the_password(
 
 
 def test_live_without_its_settings_is_refused_by_name(up: Callable[..., Up]) -> None:
-    line = refused(up(TRADING_MODE="LIVE"))
+    mesh = up(TRADING_MODE="LIVE", IBKR_PORT="4002")
 
-    for name in ("IBKR_HOST", "IBKR_PORT", "IBKR_CLIENT_ID", "IBKR_ACCOUNT"):
+    line = refused(mesh)
+
+    for name in ("IBKR_HOST", "IBKR_CLIENT_ID", "IBKR_ACCOUNT", "AUTH"):
         assert name in line
+    assert "IBKR_PORT" not in line
+    assert not mesh.data_dir.exists()
+
+
+REHEARSAL = {"TRADING_MODE": "LIVE", "IBKR_HOST": "simulated", "PRICE_FEED": "", "INTERVAL_S": "1"}
+
+
+def test_a_rehearsal_of_live_fills_orders_and_goes_on_after_a_kill_and_a_stop(
+    up: Callable[..., Up],
+) -> None:
+    first = up(STRATEGIES="SPXL", **REHEARSAL).started()
+    assert {"the gateway", "PostgreSQL", "the router", "Envoy", "a strategy"} == {*first.parts()}
+
+    first.wait_for_line("The broker: CONNECTED", START_S)
+    first.wait_for_line("SPXL: BUY", START_S)
+    executed = first.wait_for_line(": EXECUTED, ", START_S)
+    order = wait_until(lambda: with_commission(first), START_S, "the order and its commission")
+    killed = first.parts()["the gateway"]
+    killed.kill()
+    first.wait_for_line("the simulated gateway was killed by signal 9", START_S)
+    wait_until(lambda: first.parts().get("the gateway") not in (None, killed), START_S, "gateway")
+    wait_until(lambda: takes_orders(first), START_S, "the broker's line")
+    first.send(signal.SIGINT)
+    assert first.wait(STOP_S) == 0
+    second = up(STRATEGIES="none", **REHEARSAL).started()
+    wait_until(lambda: takes_orders(second), START_S, "the broker's line")
+
+    assert re.search(r"SPXL: BUY [\d,]+ SPXL: EXECUTED, [\d,]+ filled at [\d.]+", executed)
+    assert any("SIMULATED" in line for line in first.output().splitlines())
+    assert (order["mode"], order["filled_quantity"]) == ("LIVE", order["quantity"])
+    assert second.get(f"/orders/{order['order_id']}") == order
+    assert second.get("/reconciliation").get("frozen_symbols", []) == []
+    assert second.get("/audit")["balanced"]
+
+
+def with_commission(mesh: Up) -> Any:
+    """The first LIVE order, once it is executed and its commission is known."""
+    orders = mesh.get("/orders?status=EXECUTED")["orders"]
+    return orders[-1] if orders and orders[-1]["commission"] > 0 else None
+
+
+def takes_orders(mesh: Up) -> bool:
+    return bool(mesh.get("/broker").get("takes_orders"))
+
+
+def test_a_taken_port_of_the_simulated_gateway_is_refused_before_anything_starts(
+    up: Callable[..., Up],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        mesh = up(**REHEARSAL, IBKR_PORT=str(port))
+
+        assert f"Port {port} cannot be used (Address already in use)" in refused(mesh)
 
 
 def test_a_data_folder_that_cannot_be_made_is_one_line(
