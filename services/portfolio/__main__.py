@@ -25,6 +25,7 @@ from services.portfolio.brokers.ibkr import IbkrLine
 from services.portfolio.brokers.paper import PaperBroker
 from services.portfolio.config import Settings
 from services.portfolio.domain.order import Mode
+from services.portfolio.domain.weather import Weather, masked
 from services.portfolio.live.funding import Funding, follow_modes
 from services.portfolio.live.gate import LiveBroker, Session
 from services.portfolio.live.lookout import Lookout
@@ -60,7 +61,10 @@ async def serve(settings: Settings) -> None:
     feed = PostgresFeed(database.url)
     reads = PostgresReads(database)
     trading_mode = Mode(settings.trading_mode)
-    lookout = Lookout(PostgresBrokerReads(database), feed, now, trading_mode)
+    broker_reads = PostgresBrokerReads(database)
+    if trading_mode is Mode.LIVE:
+        require_same_account(settings, await broker_reads.weather())
+    lookout = Lookout(broker_reads, feed, now, trading_mode)
     rules = Rules(
         await brokers(settings, lookout),
         now,
@@ -125,6 +129,20 @@ def require_complete(settings: Settings) -> None:
         ib_library.load()
     except LineError as error:
         raise RefusedError(str(error)) from None
+
+
+def require_same_account(settings: Settings, weather: Weather | None) -> None:
+    """A ledger is of one account: another's shares would look like UNATTRIBUTED ones.
+
+    Raises:
+        RefusedError: The LIVE books of this ledger are of another account.
+    """
+    known = weather.account if weather else ""
+    if known and known != settings.ibkr_account:
+        raise RefusedError(
+            f"The LIVE books in this database are of another account than IBKR_ACCOUNT: of "
+            f"{masked(known)}. Give each account a database (DATABASE_URL, or DATA_DIR) of its own."
+        )
 
 
 async def brokers(settings: Settings, lookout: Lookout) -> dict[Mode, Broker]:

@@ -26,12 +26,12 @@ from efficientfrontier.v1.position_service_pb2 import AssignPositionRequest
 from efficientfrontier.v1.position_service_pb2_grpc import PositionServiceStub
 from services.portfolio.domain import reconciliation
 from services.portfolio.domain.order import Mode
-from services.portfolio.domain.weather import BrokerState, Weather
+from services.portfolio.domain.weather import BrokerState, Weather, masked
 from services.portfolio.live.lookout import Lookout
 from services.portfolio.live.ports import Baton
 from services.portfolio.router import Router
 from services.portfolio.rpc.server import Server
-from services.portfolio.rpc.wire import broker_message, masked
+from services.portfolio.rpc.wire import broker_message
 from services.portfolio.writer import Writer
 from tests.ledger.values import d
 from tests.ports.stores import Store

@@ -25,7 +25,7 @@ from tests.support.waiting import wait_until_async
 SOON_S = 10.0
 SINCE = datetime(2026, 1, 5, 15, 0, tzinfo=UTC)
 CONNECTED = Weather(BrokerState.CONNECTED, SINCE, account="DU1234567", sender="router-1")
-LOST = Weather(BrokerState.CONNECTIVITY_LOST, SINCE, "IB is away (code 1100).")
+LOST = replace(CONNECTED, state=BrokerState.CONNECTIVITY_LOST, detail="IB is away (code 1100).")
 
 
 class Hands:

@@ -324,6 +324,14 @@ class BatonContract:
             assert before is None or told.heartbeat > before
             before = told.heartbeat
 
+    async def test_the_account_is_known_until_another_is_said(self, store: Store) -> None:
+        baton = await holder(store)
+        await baton.say(replace(WEATHER, account="DU1000001"))
+        await baton.say(replace(WEATHER, account=""))  # a new sender that has not connected yet
+        told = await store.broker_reads.weather()
+        assert told is not None
+        assert told.account == "DU1000001"
+
     async def test_nothing_was_compared_before_the_first_time(self, store: Store) -> None:
         await save(store.ledger, opened("A", "12.50", LIVE, position("SPXL", 3, 9)))
         await save(store.ledger, Changes(acknowledgements=[said("SPXL", 1)]))

@@ -16,9 +16,10 @@ import structlog
 from services.portfolio.brokers.ibkr_connection import UNNUMBERED, Connection
 from services.portfolio.brokers.ibkr_hearing import About, Answers, Hearing
 from services.portfolio.brokers.ibkr_prices import Prices
-from services.portfolio.brokers.ibkr_words import masked, symbol_to_wire
+from services.portfolio.brokers.ibkr_words import symbol_to_wire
 from services.portfolio.domain.evidence import BrokerEvent, Evidence
 from services.portfolio.domain.order import Order
+from services.portfolio.domain.weather import masked
 from services.portfolio.live.ports import LineError
 from services.portfolio.ports import Clock
 

@@ -21,7 +21,6 @@ from services.portfolio.brokers.ibkr_words import (
     execution_from_wire,
     is_of_the_line,
     is_us_stock,
-    masked,
     meaning_for_order,
     plain_words,
     symbol_from_wire,
@@ -40,6 +39,7 @@ from services.portfolio.domain.evidence import (
     Reported,
 )
 from services.portfolio.domain.money import ZERO
+from services.portfolio.domain.weather import masked
 
 REMEMBERED = 20_000  # orders and executions; more than an account makes in a week
 

@@ -102,11 +102,6 @@ def plain_words(text: str) -> str:
     return " ".join(text.replace("<br>", " ").split())[:LONGEST_WORDS]
 
 
-def masked(account: str) -> str:
-    """An account for a log: its last three digits."""
-    return "*" * max(0, len(account) - 3) + account[-3:]
-
-
 def execution_from_wire(
     contract: Any, execution: Any, commission: Decimal | None
 ) -> BrokerExecution:

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from enum import StrEnum
+from string import ascii_letters
 from zoneinfo import ZoneInfo
 
 NEW_YORK = ZoneInfo("America/New_York")
+SHOWN_DIGITS = 3  # of an account
 STALE_AFTER = timedelta(seconds=6)  # without a word from the sender, nobody holds the line
 
 
@@ -92,3 +94,11 @@ def last_token_end(now: datetime) -> datetime:
     days = (here.weekday() + 1) % 7
     sunday = (here - timedelta(days=days)).replace(hour=1, minute=0, second=0, microsecond=0)
     return sunday if sunday <= here else sunday - timedelta(days=7)
+
+
+def masked(account: str) -> str:
+    """An account by its letters and last three digits; by its letters alone when it is short."""
+    digits = account.lstrip(ascii_letters)
+    letters = account.removesuffix(digits)
+    shown = digits[-SHOWN_DIGITS:] if len(digits) >= 2 * SHOWN_DIGITS else ""
+    return f"{letters}***{shown}" if account else ""

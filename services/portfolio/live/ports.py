@@ -121,7 +121,10 @@ class Baton(Protocol):
         """Takes an unsent intent back, so that no sender can ever assign it; False: it was sent."""
 
     async def say(self, weather: Weather) -> None:
-        """Keeps the weather and this moment's heartbeat, and tells every replica."""
+        """Keeps the weather and this moment's heartbeat, and tells every replica.
+
+        A weather without an account leaves the one that is known.
+        """
 
     async def keep(self, seen: Reconciliation) -> None:
         """Keeps a comparison, and tells every replica."""

@@ -31,7 +31,7 @@ from services.portfolio.domain.evidence import (
     Refused,
     Reported,
 )
-from services.portfolio.domain.money import plain
+from services.portfolio.domain.money import plain, plain_quantity
 from services.portfolio.domain.order import Order, Status
 from services.portfolio.domain.reconciliation import Reconciliation, compare
 from services.portfolio.domain.weather import BrokerState, MarketData, Weather, away
@@ -48,6 +48,8 @@ BEAT_S = 1.0  # between two words to the other replicas
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 15.0  # between two attempts to connect
 LOOK_AGAIN_S = 1.0  # while there are doubts
 LOOK_AFTER_FILLS_S = 3.0
+LOOK_WHILE_OPEN_S = 10.0  # while orders are at the broker
+MOST_AT_ONCE = 256  # commands of ours in the writer's queue, which is bounded and not ours alone
 MOST_LOOKS = 5  # before orders are taken again, while positions keep moving
 
 SURE_OF_POSITIONS = timedelta(seconds=LOOK_AGAIN_S) * 0.9  # looks apart that agree
@@ -56,6 +58,8 @@ CONNECTIVITY_LOST = {1100, 2110}
 RESTORED = {1101, 1102}
 FARM_AWAY, FARM_BACK = {2103, 2105, 2157}, {2104, 2106, 2158}
 COMPETING_SESSION = 10197
+# The broker knows of no such order to cancel: it never had it, or has forgotten how it ended.
+NOTHING_TO_CANCEL = {135, 10147}
 
 SENT = Counter("portfolio_broker_orders_sent", "Orders handed to the broker's line.")
 TAKEN = Counter(
@@ -138,7 +142,8 @@ class Sender:
             for helper in helpers:
                 helper.cancel()
             with suppress(OutvotedError, UnavailableError):
-                await self._say_away("This router has stopped.")
+                stopped = "The router that held the line has stopped; another one takes over."
+                await self._turn(BrokerState.DOWN, stopped)
             with suppress(OutvotedError, UnavailableError):
                 await self._baton.drop()
 
@@ -220,6 +225,8 @@ class Sender:
                         self._look_within(0)
                     elif order.state is AtBroker.FILLED:
                         self._look_within(LOOK_AGAIN_S)
+                case Refused(code=code) if code in NOTHING_TO_CANCEL:
+                    self._look_within(0)
                 case Refused(ref, code, message):
                     log.warning("order_refused", order_id=ref, code=code, message=message)
                     self._note(ref, refusal=f"{message} (code {code})")
@@ -267,6 +274,11 @@ class Sender:
 
     async def _book(self, commands: Sequence[Command]) -> None:
         """Books in order. What the ledger cannot hold is left to the comparison to show."""
+        for first in range(0, len(commands), MOST_AT_ONCE):
+            await self._book_some(commands[first : first + MOST_AT_ONCE])
+            await self._beat()  # a new sender may have a whole day to book
+
+    async def _book_some(self, commands: Sequence[Command]) -> None:
         outcomes = await asyncio.gather(
             *(self._writer.submit(command) for command in commands), return_exceptions=True
         )
@@ -278,7 +290,14 @@ class Sender:
             elif isinstance(command, BookExecution):
                 TAKEN.inc()
                 self._booked[command.execution.execution_id] = command.execution.commission
-                log.info("execution_in_ledger", execution=repr(command.execution))
+                said = command.execution
+                log.info(
+                    "execution_in_ledger",
+                    order_id=said.order_ref,
+                    execution_id=said.execution_id,
+                    quantity=plain_quantity(said.quantity),
+                    price=plain(said.price),
+                )
             elif isinstance(command, BookCommission):
                 self._booked[command.execution_id] = command.commission
 
@@ -294,6 +313,8 @@ class Sender:
     async def _send(self) -> None:
         """Sends what waits: ids are committed first, and no id is ever used twice."""
         waiting = await self._baton.unsent()
+        if any(intent.order.symbol in self._comparison.frozen for intent in waiting):
+            await self._look()  # it was taken: somebody may have said whose the shares are
         fit: list[Order] = []
         for intent in waiting:
             why_not = await self._why_not(intent)
@@ -413,6 +434,8 @@ class Sender:
         await self._compare(evidence)
         restless = self._doubts or self._comparison.unsure or self._comparison.frozen
         pause_s = LOOK_AGAIN_S if restless else self._plan.reconcile_every_s
+        if self._hearsay:  # orders are at the broker, and not all that it does may be told
+            pause_s = min(pause_s, LOOK_WHILE_OPEN_S)
         self._look_due = self._clock() + timedelta(seconds=pause_s)
 
     async def _judge(self, looked_for: set[UUID], evidence: Evidence) -> None:
@@ -484,10 +507,12 @@ class Sender:
         await self._baton.say(self._weather)
 
     async def _beating(self, waiting: Awaitable[Result]) -> Result:
-        """Waits for the broker, while the other replicas are told that we are there."""
+        """Waits for the broker; meanwhile we say that we are there, and end what cannot wait."""
         task = asyncio.ensure_future(waiting)
         try:
             while not (await asyncio.wait({task}, timeout=BEAT_S))[0]:
+                if self._weather.state is not BrokerState.CONNECTED:
+                    await self._end_those_that_cannot_wait()
                 await self._beat()
             return task.result()
         finally:

@@ -5,7 +5,6 @@ A double becomes a Decimal once, by its shortest decimal text, so that 0.1 is 0.
 
 from datetime import datetime
 from decimal import Decimal
-from string import ascii_letters
 from uuid import UUID
 
 import grpc
@@ -22,13 +21,12 @@ from efficientfrontier.v1.stream_pb2 import StreamEnd
 from services.portfolio.domain.money import DECIMALS
 from services.portfolio.domain.order import Mode, Order, Side, Status
 from services.portfolio.domain.reconciliation import Reconciliation
-from services.portfolio.domain.weather import BrokerState, Weather
+from services.portfolio.domain.weather import BrokerState, Weather, masked
 from services.portfolio.ports import UnavailableError
 from services.portfolio.rpc.errors import InvalidFieldError
 from services.portfolio.views import InvestedView, PortfolioView, PositionView
 
 MOST_DIGITS = 15  # a double holds 15 significant decimal digits exactly
-SHOWN_DIGITS = 3  # of an account; more identify it
 
 MODES = {mode: BookMessage.Mode.Value(mode) for mode in Mode}
 SIDES = {side: OrderMessage.Side.Value(side) for side in Side}
@@ -149,14 +147,6 @@ def broker_message(weather: Weather, trading_mode: Mode) -> BrokerMessage:
         sender=weather.sender,
         takes_orders=weather.state is BrokerState.CONNECTED,
     )
-
-
-def masked(account: str) -> str:
-    """An account by its letters and last three digits; by its letters alone when it is short."""
-    digits = account.lstrip(ascii_letters)
-    letters = account.removesuffix(digits)
-    shown = digits[-SHOWN_DIGITS:] if len(digits) >= 2 * SHOWN_DIGITS else ""
-    return f"{letters}***{shown}" if account else ""
 
 
 def reconciliation_message(seen: Reconciliation) -> ReconciliationMessage:

@@ -92,7 +92,8 @@ WITH said AS (
     VALUES (true, $1, $2, $3, $4, $5, $6, clock_timestamp())
     ON CONFLICT (one) DO UPDATE SET
         state = excluded.state, since = excluded.since, detail = excluded.detail,
-        market_data = excluded.market_data, account = excluded.account, sender = excluded.sender,
+        market_data = excluded.market_data, sender = excluded.sender,
+        account = coalesce(nullif(excluded.account, ''), broker_weather.account),
         heartbeat = excluded.heartbeat
 )
 SELECT pg_notify('{CHANNEL}', $7)

@@ -449,7 +449,8 @@ class MemoryBaton:
     async def say(self, weather: Weather) -> None:
         """Keeps the weather and this moment's heartbeat, and tells every replica."""
         async with self._writing(tells=True) as tables:
-            tables.weather = replace(weather, heartbeat=self._clock())
+            account = weather.account or (tables.weather.account if tables.weather else "")
+            tables.weather = replace(weather, account=account, heartbeat=self._clock())
 
     async def keep(self, seen: Reconciliation) -> None:
         """Keeps a comparison, and tells every replica."""
