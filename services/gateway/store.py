@@ -28,17 +28,24 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._sql = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=2)
-            self._sql.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._sql.execute("PRAGMA journal_mode = WAL")
-            self._sql.execute("PRAGMA synchronous = NORMAL")
-            self._sql.execute(
-                "CREATE TABLE IF NOT EXISTS records (serial INTEGER PRIMARY KEY, "
-                "shelf TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL, UNIQUE (shelf, key))"
-            )
+            try:
+                self._prepare()
+            except BaseException:
+                self._sql.close()
+                raise
         except sqlite3.Error as error:
             raise StateFileError(
                 f"The state file {path} cannot be used: {error}. Is another gateway running on it?"
             ) from error
+
+    def _prepare(self) -> None:
+        self._sql.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._sql.execute("PRAGMA journal_mode = WAL")
+        self._sql.execute("PRAGMA synchronous = NORMAL")
+        self._sql.execute(
+            "CREATE TABLE IF NOT EXISTS records (serial INTEGER PRIMARY KEY, "
+            "shelf TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL, UNIQUE (shelf, key))"
+        )
 
     def close(self) -> None:
         """Closes the file."""

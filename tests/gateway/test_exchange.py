@@ -1,6 +1,7 @@
 """The broker's truth: whatever happens, it adds up, and it is the same when read again."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -55,7 +56,11 @@ def take(exchange: Exchange, step: Step) -> None:
 
 @given(steps)
 def test_the_broker_adds_up_and_reads_the_same_again(taken: list[Step]) -> None:
-    store = Store(None)
+    with closing(Store(None)) as store:
+        require_that_it_adds_up(store, taken)
+
+
+def require_that_it_adds_up(store: Store, taken: list[Step]) -> None:
     exchange = opened(store)
     for step in taken:
         take(exchange, step)
@@ -74,11 +79,15 @@ def test_the_broker_adds_up_and_reads_the_same_again(taken: list[Step]) -> None:
     assert (again.orders, again.executions) == (snapshot.orders, snapshot.executions)
     assert (again.receipts, again.cash) == (snapshot.receipts, snapshot.cash)
     assert again.positions == snapshot.positions
-    store.close()
 
 
-def test_an_order_takes_no_more_than_is_open() -> None:
-    exchange = opened(Store(None))
+@pytest.fixture
+def exchange() -> Iterator[Exchange]:
+    with closing(Store(None)) as store:
+        yield opened(store)
+
+
+def test_an_order_takes_no_more_than_is_open(exchange: Exchange) -> None:
     order = exchange.accept(1, 5, a_ticket(Side.BUY, 10), "HELD", Status.SUBMITTED)
     exchange.fill(order.perm_id, Decimal(4), Decimal(1))
     with pytest.raises(NotPossibleError, match="Submitted with 6 open: 7 at 1 cannot be filled"):
@@ -93,8 +102,7 @@ def test_an_order_takes_no_more_than_is_open() -> None:
     assert exchange.named("ref") == exchange.named(order.perm_id)
 
 
-def test_a_lost_order_uses_no_id() -> None:
-    exchange = opened(Store(None))
+def test_a_lost_order_uses_no_id(exchange: Exchange) -> None:
     exchange.record(1, 7, a_ticket(Side.BUY, 1), Outcome.LOST)
     assert exchange.highest_id(1) == 0
     exchange.record(1, 5, a_ticket(Side.BUY, 1), Outcome.REFUSED)
