@@ -339,6 +339,7 @@ async def _placed(desk: Desk, symbol: str, price: int) -> Order:
         try:
             return await desk.buy(symbol=symbol, price=price)
         except UnavailableError:
+            desk.gateway.release()  # the order before it may have taken IB away (1100)
             return None
 
     order = await wait_until_async(taken, SOON_S, "orders are taken")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.portfolio.domain.money import ZERO
-from services.portfolio.domain.order import Order, Status
+from services.portfolio.domain.order import Fill, FillKind, Order, Status
 from services.portfolio.domain.reconciliation import (
     Acknowledgement,
     Reconciliation,
@@ -66,6 +66,19 @@ async def intended(store: Store, count: int = 1) -> list[Order]:
         ),
     )
     return orders
+
+
+def a_fill(
+    one: Order,
+    execution_id: str,
+    quantity: int,
+    *,
+    commission: str = "0",
+    kind: FillKind = FillKind.FILL,
+) -> Fill:
+    """A fill at 1 USD a share."""
+    shares = d(quantity)
+    return Fill(one.order_id, execution_id, 2, shares, d(1), shares, d(commission), at(1), kind)
 
 
 async def ended(store: Store, one: Order, status: Status) -> Order:
@@ -331,6 +344,21 @@ class BatonContract:
         told = await store.broker_reads.weather()
         assert told is not None
         assert told.account == "DU1000001"
+
+    async def test_what_is_booked_is_told_with_its_commission(self, store: Store) -> None:
+        sent, unsent = await intended(store, 2)
+        baton = await holder(store)
+        assert await baton.booked() == {}
+        await baton.assign(CLIENT, {sent.order_id: 1})
+        fills = [
+            a_fill(sent, "a.01", 4),
+            a_fill(sent, "b.01", 3),
+            a_fill(sent, "a.01:commission", 0, commission="1.00", kind=FillKind.COMMISSION),
+            a_fill(sent, "a.01:commission-2", 0, commission="0.25", kind=FillKind.COMMISSION),
+            a_fill(unsent, "by-hand-1", 4),
+        ]
+        await save(store.ledger, Changes(orders={sent.order_id: sent}, fills=fills))
+        assert await baton.booked() == {"a.01": d("1.25"), "b.01": None}
 
     async def test_nothing_was_compared_before_the_first_time(self, store: Store) -> None:
         await save(store.ledger, opened("A", "12.50", LIVE, position("SPXL", 3, 9)))

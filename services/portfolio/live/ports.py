@@ -110,6 +110,12 @@ class Baton(Protocol):
     async def sent(self) -> Sequence[Intent]:
         """Intents with a broker_order_id whose orders are PENDING or UNKNOWN, oldest first."""
 
+    async def booked(self) -> Mapping[str, Decimal | None]:
+        """Executions of the last two days' orders that are booked, by id, with their commission.
+
+        None where none is booked yet. It saves a new sender from booking a whole day again.
+        """
+
     async def assign(self, client_id: int, ids: Mapping[UUID, int]) -> set[UUID]:
         """Commits broker order ids, and the high-water mark with them.
 

@@ -16,6 +16,7 @@ import asyncpg
 import structlog
 from sqlalchemy.engine import URL
 
+from services.portfolio.domain.executions import COMMISSION
 from services.portfolio.domain.reconciliation import Reconciliation
 from services.portfolio.domain.weather import Weather
 from services.portfolio.live.ports import Intent, OutvotedError
@@ -120,6 +121,15 @@ SELECT pg_notify('{CHANNEL}', $5)
 """  # noqa: S608 - a constant
 
 # One row for the cash, which has no symbol, and one for each symbol.
+# A commission is a fact of its own, named after its execution.
+BOOKED = f"""
+SELECT split_part(execution_id, '{COMMISSION}', 1) AS execution_id,
+       sum(commission) FILTER (WHERE kind = 'COMMISSION') AS commission
+FROM broker_orders JOIN fills USING (order_id)
+WHERE sent_time > now() - interval '2 days'
+GROUP BY 1
+"""  # noqa: S608 - a constant
+
 STRATEGIES = """
 SELECT NULL AS symbol, coalesce(sum(cash), 0) AS figure FROM books WHERE mode = 'LIVE'
 UNION ALL
@@ -182,6 +192,10 @@ class PostgresBaton:
     async def sent(self) -> Sequence[Intent]:
         """Intents with a broker_order_id whose orders are PENDING or UNKNOWN, oldest first."""
         return [_intent(row) for row in await self._fetch(SENT)]
+
+    async def booked(self) -> Mapping[str, Decimal | None]:
+        """Executions of the last two days' orders that are booked, by id, with their commission."""
+        return {row["execution_id"]: row["commission"] for row in await self._fetch(BOOKED)}
 
     async def assign(self, client_id: int, ids: Mapping[UUID, int]) -> set[UUID]:
         """Commits broker order ids and the high-water mark, in one statement.

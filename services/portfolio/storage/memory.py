@@ -16,8 +16,9 @@ from uuid import UUID
 
 from services.portfolio.domain.audit import BookAudit, Difference
 from services.portfolio.domain.book import Book, CashEntry, CashKind, Strategy
+from services.portfolio.domain.executions import COMMISSION
 from services.portfolio.domain.money import ZERO, per_share
-from services.portfolio.domain.order import Fill, Mode, Order, OrderEvent, Status
+from services.portfolio.domain.order import Fill, FillKind, Mode, Order, OrderEvent, Status
 from services.portfolio.domain.position import Position, PositionAdjustment
 from services.portfolio.domain.reconciliation import Acknowledgement, Reconciliation, SymbolRow
 from services.portfolio.domain.weather import Weather
@@ -456,6 +457,18 @@ class MemoryBaton:
         """Keeps a comparison, and tells every replica."""
         async with self._writing(tells=True) as tables:
             tables.compared = seen
+
+    async def booked(self) -> Mapping[str, Decimal | None]:
+        """Executions of orders that were sent and are booked, by id, with their commission."""
+        tables = self._held()
+        booked: dict[str, Decimal | None] = {}
+        for (order_id, execution_id), fill in tables.fills.items():
+            if order_id in tables.errands and tables.errands[order_id].sent_time:
+                name = execution_id.partition(COMMISSION)[0]
+                known = booked.setdefault(name, None)
+                if fill.kind is FillKind.COMMISSION:
+                    booked[name] = (known or ZERO) + fill.commission
+        return booked
 
     async def strategies(self) -> tuple[Mapping[str, Decimal], Decimal]:
         """Shares by symbol, and cash, summed over all LIVE books."""
