@@ -45,6 +45,7 @@ from efficientfrontier.v1.portfolio_service_pb2 import (
     WatchPortfoliosResponse,
 )
 from efficientfrontier.v1.position_service_pb2 import (
+    AssignPositionRequest,
     DeletePositionRequest,
     DeletePositionResponse,
     ListPositionsRequest,
@@ -182,6 +183,26 @@ def set_position(
         request_id=request_id or _new_id(),
     )
     return Call(_POSITIONS + "SetPosition", request, Position)
+
+
+def assign_position(
+    strategy: str,
+    symbol: str,
+    quantity: Number,
+    average_cost: Number,
+    reason: str,
+    request_id: str | None,
+) -> Call[Position]:
+    """PositionService.AssignPosition."""
+    request = AssignPositionRequest(
+        strategy_name=strategy,
+        symbol=symbol,
+        quantity=float(quantity),
+        average_cost=float(average_cost),
+        reason=reason,
+        request_id=request_id or _new_id(),
+    )
+    return Call(_POSITIONS + "AssignPosition", request, Position)
 
 
 def list_positions(

@@ -147,6 +147,27 @@ class PortfolioInterface(ABC):
             _calls.set_position(strategy_name, symbol, quantity, average_cost, reason, request_id)
         )
 
+    def assign_position(
+        self,
+        strategy_name: str,
+        symbol: str,
+        quantity: Number = 0,
+        average_cost: Number = 0,
+        *,
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> Position:
+        """Says whose UNATTRIBUTED shares are: a strategy's, or with "UNATTRIBUTED" nobody's.
+
+        Below 0, `quantity` takes shares from a strategy; LIVE alone has any to assign.
+        Raises: NotFoundError, RefusedError.
+        """
+        return self._unary(
+            _calls.assign_position(
+                strategy_name, symbol, quantity, average_cost, reason, request_id
+            )
+        )
+
     def list_positions(
         self, *, strategy_name: str = "", symbol: str = "", page_size: int = 0
     ) -> Iterator[Position]:

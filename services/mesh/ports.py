@@ -1,10 +1,13 @@
 """Ports of this machine."""
 
+import random
 import socket
+from contextlib import suppress
 
 from services.mesh.errors import MeshError
 
 LOOPBACK = "127.0.0.1"
+UNASSIGNED = (20_000, 32_000)
 
 
 def check_port(name: str, port: int) -> None:
@@ -21,8 +24,13 @@ def check_port(name: str, port: int) -> None:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on this machine that nobody listens on.
+
+    Below the ports that the system gives to outgoing connections, one of which may else take it
+    before whoever asked has bound it; at random, because meshes start side by side.
+    """
+    while True:
+        port = random.SystemRandom().randrange(*UNASSIGNED)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port

@@ -13,6 +13,7 @@ import uvloop
 from services.gateway import FixedMarket, SimulatedGateway
 from services.gateway.messages import commission_report, execution_details, open_order
 from services.gateway.wire import frame
+from services.mesh.ports import free_port
 from services.portfolio.brokers import ib_library, ibkr_prices
 from services.portfolio.brokers.ibkr_words import at_broker, symbol_from_wire
 from services.portfolio.domain.evidence import (
@@ -40,7 +41,6 @@ from tests.live.line_world import (
     something_unanswered,
     the_loss,
 )
-from tests.support.waiting import free_port
 
 
 @pytest.fixture

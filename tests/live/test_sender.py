@@ -4,6 +4,7 @@ The `desk` fixture checks after each test that every order was sent once at most
 execution is booked once, with positions and cash to the cent.
 """
 
+import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -15,10 +16,12 @@ from services.portfolio.domain.errors import NotUnattributedError, SymbolFrozenE
 from services.portfolio.domain.ledger import Report
 from services.portfolio.domain.order import Order, Status
 from services.portfolio.domain.reconciliation import UNATTRIBUTED
-from services.portfolio.domain.weather import BrokerState, MarketData
+from services.portfolio.domain.weather import BrokerState, MarketData, Weather
 from services.portfolio.live.commands import AssignShares
+from services.portfolio.live.sender import BEAT_S
 from services.portfolio.live.verdict import NEVER_HAD_IT
 from services.portfolio.ports import UnavailableError
+from services.portfolio.storage.baton import PostgresBaton
 from tests.live.desk import CASH, NAME, SOON_S, Desk, live_desk, row_of, stopped_desk
 from tests.ports.stores import run_sql
 from tests.support.waiting import wait_until_async
@@ -45,6 +48,24 @@ async def cut_off(desk: Desk) -> None:
 
 def assert_nothing_is_held(order: Order) -> None:
     assert (order.filled_quantity, order.reserved_cash) == (0, 0)
+
+
+async def test_a_sender_with_nothing_to_do_says_so_once_a_second(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[float] = []
+    say = PostgresBaton.say
+
+    async def counted(baton: PostgresBaton, weather: Weather) -> None:
+        said.append(time.monotonic())
+        await say(baton, weather)
+
+    async def often() -> bool:
+        return len(said) >= 5
+
+    monkeypatch.setattr(PostgresBaton, "say", counted)
+    await wait_until_async(often)
+    assert said[-1] - said[0] > 3 * BEAT_S  # each word wakes every sender, this one too
 
 
 # -- while the broker is away -----------------------------------------------------------------

@@ -12,11 +12,12 @@ import psutil
 import pytest
 import requests
 
+from services.mesh.ports import free_port
 from services.mesh.postgres import EmbeddedPostgres
 from services.mesh.settings import STRATEGIES
 from tests.support.database import psql
 from tests.support.process import Process
-from tests.support.waiting import free_port, wait_until
+from tests.support.waiting import wait_until
 
 START_S = 60
 STOP_S = 30

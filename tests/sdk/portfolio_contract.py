@@ -193,6 +193,15 @@ class PortfolioContract:
             portfolio.update_order_status(order.order_id, "CANCELLED")
         assert refused.value.reason == "ILLEGAL_STATUS_CHANGE"
 
+    def test_without_a_broker_there_are_no_shares_to_assign(
+        self, portfolio: PortfolioInterface, fresh_strategy: FreshStrategy
+    ) -> None:
+        name = fresh_strategy(1000)
+        for owner in (name, "UNATTRIBUTED"):
+            with pytest.raises(RefusedError) as refused:
+                portfolio.assign_position(owner, "SPXL", 1, 10)
+            assert refused.value.reason == "NOT_UNATTRIBUTED"
+
     def test_a_position_can_be_set_and_deleted_by_hand(
         self, portfolio: PortfolioInterface, fresh_strategy: FreshStrategy
     ) -> None:

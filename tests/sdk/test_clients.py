@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from efficientfrontier.v1.stream_pb2 import StreamEnd
+from services.mesh.ports import free_port
 from SureshotSDK import (
     AsyncPortfolioClient,
     NotFoundError,
@@ -19,7 +20,6 @@ from SureshotSDK import (
 )
 from SureshotSDK.errors import error_of
 from tests.sdk.scripted_router import MODULES, ScriptedRouter
-from tests.support.waiting import free_port
 
 NAME = "Client_SPXL"
 PUBLIC = {

@@ -16,12 +16,13 @@ from typing import TypeVar
 import pytest
 
 from services.gateway import FixedMarket, MarketData, Scenario, SimulatedGateway
+from services.mesh.ports import free_port
 from SureshotSDK._settings import FEED_CLIENT_IDS, read_settings
 from SureshotSDK.feeds import ConnectedFeed, IbkrFeed, IbkrSettings, Quote
 from SureshotSDK.feeds import _ib_connection as ib_connection
 from SureshotSDK.Scheduler import Scheduler
 from SureshotSDK.testing import InMemoryPortfolio
-from tests.support.waiting import free_port, wait_until, wait_until_async
+from tests.support.waiting import wait_until, wait_until_async
 
 T = TypeVar("T")
 

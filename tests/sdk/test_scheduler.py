@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from services.mesh.ports import free_port
 from SureshotSDK import PortfolioClient
 from SureshotSDK._clock import ExchangeCalendar
 from SureshotSDK._log import _JsonLine
@@ -22,7 +23,6 @@ from SureshotSDK.feeds import Quote
 from SureshotSDK.Scheduler import Scheduler
 from SureshotSDK.testing import InMemoryPortfolio, ManualClock, prices_feed, run_over
 from tests.sdk.scripted_router import ScriptedRouter
-from tests.support.waiting import free_port
 
 NAME = "Trend_SPXL"
 

@@ -12,8 +12,9 @@ from efficientfrontier.simulation.v1 import simulation_pb2 as pb
 from efficientfrontier.simulation.v1.simulation_pb2_grpc import GatewaySimulationServiceStub
 from services.gateway import FixedMarket, SimulatedGateway
 from services.mesh.health import is_serving
+from services.mesh.ports import free_port
 from tests.support.process import Process
-from tests.support.waiting import free_port, wait_until
+from tests.support.waiting import wait_until
 
 ACCOUNT = "DU1000001"
 PRICES = {"SPXL": Decimal(100), "NVDL": Decimal(50), "HOOD": Decimal(20)}

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from services.mesh.health import is_serving
+from services.mesh.ports import free_port
 from tests.support.process import Process
-from tests.support.waiting import free_port, wait_until
+from tests.support.waiting import wait_until
 
 
 class Router(Process):

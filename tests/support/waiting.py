@@ -1,7 +1,6 @@
-"""Waiting for a condition with a deadline, and free ports."""
+"""Waiting for a condition with a deadline."""
 
 import asyncio
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -31,11 +30,3 @@ async def wait_until_async(
         assert time.monotonic() < give_up, f"not within {deadline_s:g} s: {what or condition}"
         await asyncio.sleep(0.02)
     return result
-
-
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

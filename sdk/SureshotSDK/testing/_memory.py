@@ -54,6 +54,7 @@ class InMemoryPortfolio(PortfolioInterface):
             "ListOrders": self._list_orders,
             "UpdateOrderStatus": self._update_order_status,
             "SetPosition": self._set_position,
+            "AssignPosition": self._assign_position,
             "ListPositions": self._list_positions,
             "DeletePosition": self._delete_position,
             "UpsertPortfolio": self._upsert_portfolio,
@@ -191,6 +192,12 @@ class InMemoryPortfolio(PortfolioInterface):
         position.average_cost = _decimal(request.average_cost)
         book.adjust_shares(request.symbol)
         return book.shown_position(request.symbol)
+
+    def _assign_position(self, request: positions_pb.AssignPositionRequest) -> Position:
+        if request.strategy_name != "UNATTRIBUTED":
+            self._book(request.strategy_name)
+        text = f"{request.symbol} has no UNATTRIBUTED shares: there is no broker here."
+        _refuse("NOT_UNATTRIBUTED", text, symbol=request.symbol)
 
     def _list_positions(
         self, request: positions_pb.ListPositionsRequest

@@ -108,6 +108,7 @@ class Sender:
         self._stir = asyncio.Event()
         self._inbox: list[BrokerEvent] = []
         self._weather = Weather(BrokerState.DOWN, clock(), sender=plan.replica)
+        self._told: Weather | None = None
         self._last_connected: datetime | None = None
         self._look_due = clock()
         self._hearsay: dict[UUID, Hearsay] = {}
@@ -498,13 +499,22 @@ class Sender:
         await self._turn(*away(self._clock(), self._last_connected, why))
 
     async def _beat(self) -> None:
-        """Tells the other replicas, which is also the proof that the lock is still ours.
+        """Tells the other replicas what is new, or that we are there if we have not for a while.
+
+        It is also the proof that the lock is still ours. Told at every turn, each word would wake
+        us for the next.
 
         Raises:
             OutvotedError: It is not.
         """
-        self._weather = replace(self._weather, heartbeat=self._clock())
+        now = self._clock()
+        told = self._weather.heartbeat
+        unchanged = self._weather == self._told
+        if unchanged and told is not None and now - told < timedelta(seconds=BEAT_S):
+            return
+        self._weather = replace(self._weather, heartbeat=now)
         await self._baton.say(self._weather)
+        self._told = self._weather
 
     async def _beating(self, waiting: Awaitable[Result]) -> Result:
         """Waits for the broker; meanwhile we say that we are there, and end what cannot wait."""
