@@ -233,7 +233,7 @@ async def test_the_distance_is_from_the_last_price_of_now(desk: Desk) -> None:
 async def test_an_order_in_a_symbol_without_a_price_is_not_sent(desk: Desk) -> None:
     desk.gateway.set_market_data("UNSUBSCRIBED")
     order = await desk.until(await desk.buy(), REJECTED)
-    assert "the broker has no price of SPXL" in order.reason
+    assert "the broker told no price of SPXL" in order.reason
     assert desk.received(order) == 0
 
 

@@ -356,8 +356,8 @@ class Sender:
         last = await self._beating(self._line.last_price(order.symbol))
         if last is None:
             return (
-                f"the broker has no price of {order.symbol} to compare {plain(order.price)} with. "
-                "Subscribe to its market data, or set PRICE_DISTANCE=off."
+                f"the broker told no price of {order.symbol} to compare {plain(order.price)} with. "
+                "If it goes on, subscribe to its market data, or set PRICE_DISTANCE=off."
             )
         if abs(order.price - last) > last * distance:
             return (
