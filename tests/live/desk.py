@@ -25,7 +25,7 @@ from services.portfolio.domain.book import RequestedMode
 from services.portfolio.domain.ledger import Report
 from services.portfolio.domain.order import Mode, Order, Side, Status
 from services.portfolio.domain.reconciliation import Reconciliation, SymbolRow
-from services.portfolio.domain.weather import BrokerState
+from services.portfolio.domain.weather import BrokerState, MarketData
 from services.portfolio.live.funding import Funding
 from services.portfolio.live.gate import LiveBroker
 from services.portfolio.live.lookout import Lookout
@@ -241,6 +241,14 @@ class Desk:
             return self.lookout.seen().weather.state is state
 
         await wait_until_async(there, deadline_s, f"{state}; {self.lookout.seen().weather}")
+
+    async def until_market_data(self, market_data: MarketData) -> None:
+        """Waits until this replica knows that the broker's prices stand like this."""
+
+        async def there() -> bool:
+            return self.lookout.seen().weather.market_data is market_data
+
+        await wait_until_async(there, SOON_S, f"market data {market_data}")
 
     async def until_connected_since(self, moment: datetime) -> None:
         """Waits until it is CONNECTED again, and has been away since a moment."""

@@ -89,16 +89,28 @@ async def test_while_the_gateway_is_gone_orders_are_refused_and_then_taken_again
     await desk.until(await desk.buy(), EXECUTED)
 
 
-@pytest.mark.parametrize("code", [1100, 2110])
+@pytest.mark.parametrize(("lost", "back"), [(1100, 1102), (2110, 1102), (2110, 2104)])
 async def test_while_the_gateway_has_lost_ib_orders_are_refused_and_then_taken_again(
-    desk: Desk, code: int
+    desk: Desk, lost: int, back: int
 ) -> None:
-    desk.gateway.notice(code)
+    desk.gateway.notice(lost)
     await desk.until_state(BrokerState.CONNECTIVITY_LOST)
+    await assert_refused(desk)
+    desk.gateway.notice(back)
+    await desk.until_state(BrokerState.CONNECTED)
+    await desk.until(await desk.buy(), EXECUTED)
+
+
+async def test_after_1100_a_farm_that_is_back_is_not_ib_s_return(desk: Desk) -> None:
+    desk.gateway.notice(1100)
+    await desk.until_state(BrokerState.CONNECTIVITY_LOST)
+    desk.gateway.notice(2103)
+    await desk.until_market_data(MarketData.BROKEN)
+    desk.gateway.notice(2104)
+    await desk.until_market_data(MarketData.OK)
     await assert_refused(desk)
     desk.gateway.notice(1102)
     await desk.until_state(BrokerState.CONNECTED)
-    await desk.until(await desk.buy(), EXECUTED)
 
 
 async def test_an_order_that_waits_too_long_to_be_sent_is_rejected_as_never_sent(
@@ -198,11 +210,7 @@ async def test_what_is_wrong_with_the_prices_is_shown(
 ) -> None:
     for notice, expected in ((code, shown), (2104, MarketData.OK)):
         desk.gateway.notice(notice)
-
-        async def seen(expected: MarketData = expected) -> bool:
-            return desk.lookout.seen().weather.market_data is expected
-
-        await wait_until_async(seen, SOON_S, expected)
+        await desk.until_market_data(expected)
         assert desk.lookout.seen().weather.state is BrokerState.CONNECTED
     await desk.until(await desk.buy(), EXECUTED)
 

@@ -86,9 +86,14 @@ def test_an_order_that_was_there_never_becomes_one_that_was_not(
     assert judged_twice(intent, heard).status is Status.UNKNOWN
 
 
-def test_an_order_of_yesterday_cannot_be_told_from_a_lost_one() -> None:
+@pytest.mark.parametrize(
+    "heard",
+    [NOTHING_HEARD, Hearsay(cancelled=True, answered=True), Hearsay("No (201)", answered=True)],
+    ids=["nothing", "cancelled", "refused"],
+)
+def test_an_order_of_yesterday_cannot_be_told_from_a_lost_one(heard: Hearsay) -> None:
     intent = sent(at=NOON - timedelta(hours=13))  # 23:00 in New York, the day before
-    last = judged_twice(intent, NOTHING_HEARD)
+    last = judged_twice(intent, heard)
     assert last.status is Status.UNKNOWN
     assert "PUT /orders/{order_id}/status" in last.reason
 

@@ -54,8 +54,9 @@ MOST_LOOKS = 5  # before orders are taken again, while positions keep moving
 
 SURE_OF_POSITIONS = timedelta(seconds=LOOK_AGAIN_S) * 0.9  # looks apart that agree
 
-CONNECTIVITY_LOST = {1100, 2110}
+CONNECTIVITY_LOST = 1100
 RESTORED = {1101, 1102}
+SERVER_AWAY = 2110  # the gateway's other word for it; what ends it may be a farm that is back
 FARM_AWAY, FARM_BACK = {2103, 2105, 2157}, {2104, 2106, 2158}
 COMPETING_SESSION = 10197
 # The broker knows of no such order to cancel: it never had it, or has forgotten how it ended.
@@ -110,6 +111,7 @@ class Sender:
         self._weather = Weather(BrokerState.DOWN, clock(), sender=plan.replica)
         self._told: Weather | None = None
         self._last_connected: datetime | None = None
+        self._lost_by: int | None = None  # the code that said that the gateway has lost IB
         self._look_due = clock()
         self._hearsay: dict[UUID, Hearsay] = {}
         self._doubts: dict[UUID, Doubt] = {}
@@ -219,10 +221,9 @@ class Sender:
                 case Commissioned(ref, execution_id, commission) if order_id := _uuid(ref):
                     commands.append(BookCommission(order_id, execution_id, commission))
                 case Reported(order):
-                    self._note(order.order_ref)
+                    # A later word takes an earlier one back: "Cancelled" may have been false.
+                    self._note(order.order_ref, cancelled=order.state is AtBroker.CANCELLED)
                     if order.state in (AtBroker.CANCELLED, AtBroker.INACTIVE):
-                        cancelled = order.state is AtBroker.CANCELLED
-                        self._note(order.order_ref, cancelled=cancelled)
                         self._look_within(0)
                     elif order.state is AtBroker.FILLED:
                         self._look_within(LOOK_AGAIN_S)
@@ -243,11 +244,13 @@ class Sender:
         """Lets a word about the connection or the prices change the weather."""
         code, detail = notice.code, f"{notice.message} (code {notice.code})"
         log.info("broker_notice", code=code, message=notice.message)
-        if code in CONNECTIVITY_LOST:
+        if code in (CONNECTIVITY_LOST, SERVER_AWAY):
+            self._lost_by = code
             state, told = away(self._clock(), self._last_connected, detail)
             is_down = state is BrokerState.DOWN
             await self._turn(BrokerState.CONNECTIVITY_LOST if is_down else state, told)
-        elif code in RESTORED:
+        elif code in RESTORED or (code in FARM_BACK and self._lost_by == SERVER_AWAY):
+            self._lost_by = None
             await self._reconcile(detail)
         elif code in FARM_AWAY:
             self._weather = replace(self._weather, market_data=MarketData.BROKEN)
@@ -334,7 +337,8 @@ class Sender:
                 self._hearsay[order.order_id] = Hearsay()
                 self._line.place(order, ids[order.order_id])
                 SENT.inc()
-        log.info("orders_sent", orders=[str(order_id) for order_id in assigned])
+        if assigned:
+            log.info("orders_sent", orders=[str(order_id) for order_id in assigned])
 
     async def _why_not(self, intent: Intent) -> tuple[Status, str] | None:
         """Why an order is not to be sent; None when it is."""

@@ -69,12 +69,13 @@ def find(intent: Intent, evidence: Evidence, hearsay: Hearsay) -> tuple[Finding,
     completed = next((o for o in evidence.completed_orders if o.order_ref == ref), None)
     if completed is not None:
         return _completed(completed, intent, hearsay)
+    # What was heard is no proof either, once the lists no longer reach back to when it was sent.
+    if intent.sent_time is None or _day(intent.sent_time) != _day(evidence.asked):
+        return Finding.UNKNOWABLE, ""
     if hearsay.refusal:
         return Finding.REFUSED, hearsay.refusal
     if hearsay.cancelled:
         return Finding.CANCELLED, ""
-    if intent.sent_time is None or _day(intent.sent_time) != _day(evidence.asked):
-        return Finding.UNKNOWABLE, ""
     return Finding.NOWHERE, ""
 
 
