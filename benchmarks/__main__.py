@@ -1,6 +1,6 @@
 """`make bench`: measures the router beside the peer, pgbench and an empty call. See README.md.
 
-python -m benchmarks                     6 to 10 minutes; writes benchmarks/RESULTS.md
+python -m benchmarks                     about 10 minutes; writes benchmarks/RESULTS.md
 python -m benchmarks --quick             one short round, to see that it works; writes nothing
 python -m benchmarks --seconds 8 --rounds 5
 """
