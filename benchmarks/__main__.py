@@ -103,6 +103,8 @@ def measure_orders_and_reads(
             pgbench_database=server.create("pgbench"),
         )
         plan.prepare(parts)
+        with systems.router(parts.pgbench_database, folder) as address:
+            plan.prepare_router(address)
         run_rounds(plan.steps(parts, asked.seconds), asked.rounds, server, results, console)
 
 

@@ -98,12 +98,15 @@ def drive_rest(url: str, requests: str, *, strategies: int, callers: int, second
     return read_wrk(finished.outputs[0], finished.share)
 
 
-def drive_sql(url: str, *, strategies: int, callers: int, seconds: int) -> Sample:
-    """Runs order.sql, prepared, in the database at `url`."""
+def drive_sql(
+    url: str, *, strategies: int, callers: int, seconds: int, tells: bool = True
+) -> Sample:
+    """Runs order.sql, prepared, in the database at `url`, which a router has prepared."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *(pgbench(), "--no-vacuum", "--protocol=prepared", f"--client={callers}", "--jobs=1"),
             *(f"--time={seconds}", f"--define=strategies={strategies}", "--log"),
+            f"--define=tells={tells:d}",
             *(f"--log-prefix={folder}/log", f"--file={HERE / 'pgbench' / 'order.sql'}", url),
         ]
         finished = run([command])

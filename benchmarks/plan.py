@@ -32,6 +32,7 @@ MANY = CALLERS[-1]
 LIST_CALLERS = 16
 
 GRPC, REST, PEER, PGBENCH = "router, gRPC", "router, REST", "peer, REST", "pgbench"
+TELLS_NOBODY = "pgbench, tells nobody"
 EMPTY, BARE = "empty call, router", "empty call, bare"
 FEW, MILLION = "router, 1,000", "router, 1,000,000"
 ORDERS, ONE_STRATEGY = "orders", "orders of one strategy"
@@ -44,12 +45,14 @@ UPSERT_PORTFOLIO = "/efficientfrontier.v1.PortfolioService/UpsertPortfolio"
 
 OF_GRPC, OF_REST = Key(GRPC, ORDERS, MANY), Key(REST, ORDERS, MANY)
 OF_PEER, OF_PGBENCH = Key(PEER, ORDERS, MANY), Key(PGBENCH, ORDERS, MANY)
+OF_TELLS_NOBODY = Key(TELLS_NOBODY, ORDERS, MANY)
 ONE_GRPC, ONE_PEER = Key(GRPC, ONE_STRATEGY, MANY), Key(PEER, ONE_STRATEGY, MANY)
 READ_GRPC, READ_EMPTY = Key(GRPC, INVESTED, MANY), Key(EMPTY, INVESTED, MANY)
 LIST_FEW, LIST_MILLION = Key(FEW, NEWEST, LIST_CALLERS), Key(MILLION, NEWEST, LIST_CALLERS)
 TARGETS = (
     Target("Orders a second through gRPC", OF_GRPC, OF_PEER, "rate", 10),
     Target("Orders a second through gRPC", OF_GRPC, OF_PGBENCH, "rate", 1.2),
+    Target("Orders a second through gRPC", OF_GRPC, OF_TELLS_NOBODY, "rate"),
     Target("Orders a second through REST", OF_REST, OF_PEER, "rate", 8),
     Target("Orders a second of one strategy, gRPC", ONE_GRPC, ONE_PEER, "rate", 14),
     Target("Invested reads a second through gRPC", READ_GRPC, READ_EMPTY, "rate", 0.65),
@@ -81,11 +84,7 @@ class Step(NamedTuple):
 
 def prepare(parts: Parts) -> None:
     """Makes the strategies in each system, through its own API, each with one order to hold."""
-    parts.pgbench_database.run_file(HERE / "pgbench" / "schema.sql")
-    with grpc.insecure_channel(parts.router) as channel:
-        for name in names(STRATEGIES):
-            create_strategy(channel, name)
-            call(channel, CREATE_ORDER, order_of(name))
+    prepare_router(parts.router)
     for name in names(STRATEGIES):
         post(f"{parts.peer}/portfolio", {"strategy_name": name, "cash": CASH_USD})
         order = {
@@ -96,6 +95,14 @@ def prepare(parts: Parts) -> None:
             "price": 1.0,
         }
         post(f"{parts.peer}/orders", order)
+
+
+def prepare_router(address: str) -> None:
+    """Makes the strategies on one router, each with one order to hold."""
+    with grpc.insecure_channel(address) as channel:
+        for name in names(STRATEGIES):
+            create_strategy(channel, name)
+            call(channel, CREATE_ORDER, order_of(name))
 
 
 def steps(parts: Parts, seconds: int) -> list[Step]:
@@ -122,15 +129,18 @@ def order_steps(
             url, "orders", strategies=strategies, callers=callers, seconds=seconds
         )
 
-    def through_sql(_: int) -> Sample:
+    def through_sql(*, tells: bool) -> Callable[[int], Sample]:
         url = parts.pgbench_database.url
-        return drive_sql(url, strategies=strategies, callers=callers, seconds=seconds)
+        return lambda _: drive_sql(
+            url, strategies=strategies, callers=callers, seconds=seconds, tells=tells
+        )
 
     for system, database, drive in (
         (GRPC, parts.router_database, through_grpc),
         (REST, parts.router_database, through_rest(parts.envoy)),
         (PEER, parts.peer_database, through_rest(parts.peer)),
-        (PGBENCH, parts.pgbench_database, through_sql),
+        (PGBENCH, parts.pgbench_database, through_sql(tells=True)),
+        (TELLS_NOBODY, parts.pgbench_database, through_sql(tells=False)),
     ):
         yield Step(Key(system, work, callers), counted(drive, database, callers))
 

@@ -122,6 +122,7 @@ def live_router(database: Database, gateway_port: int, folder: Path) -> Iterator
         "IBKR_ACCOUNT": ACCOUNT,
         "AUTH": "none",
         "OUTSIDE_SESSION": "allow",
+        "PROMOTION": "at_once",
         "LIVE_CAPITAL": "0",  # the strategies that are measured get theirs by hand
     }
     with router(database, folder, settings) as address:

@@ -1,13 +1,24 @@
 """What the drivers print is read as it is meant; the samples were printed by the real ones."""
 
+import asyncio
 import subprocess
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from benchmarks import drivers
 from benchmarks.drivers import BenchmarkError
 from benchmarks.systems import Database
+from services.portfolio.brokers.paper import PaperBroker
+from services.portfolio.commands import UpsertPortfolio
+from services.portfolio.domain.order import Mode
+from services.portfolio.storage import database as storage
+from services.portfolio.storage.ledger import PostgresLedger
+from services.portfolio.storage.reads import PostgresReads
+from services.portfolio.writer import Rules, Writer
 
 H2LOAD = """\
 Stopped all clients for thread #0
@@ -134,34 +145,44 @@ def test_a_driver_that_fails_is_named_with_its_last_words() -> None:
         drivers.run([["sh", "-c", "echo no such thing; exit 3"]])
 
 
-def test_the_pgbench_order_leaves_the_facts_of_one_order(database_url: str) -> None:
+@pytest.fixture(params=[0, 1], ids=["tells nobody", "tells"])
+async def prepared(request: pytest.FixtureRequest, database_url: str) -> tuple[str, int]:
+    """A database with strategy Bench_001, and whether orders are told of."""
     database = Database(database_url)
     if int(database.ask("SHOW server_version_num")) < 180_000:
-        pytest.skip("its schema makes ids with uuidv7(), which PostgreSQL has from 18 on")
+        pytest.skip("the order makes ids with uuidv7(), which PostgreSQL has from 18 on")
+    ledger_database = await storage.Database.connect(database_url)
+    rules = Rules({Mode.PAPER: PaperBroker()}, lambda: datetime.now(UTC), uuid7)
+    writer = Writer(PostgresLedger(ledger_database), rules)
+    await writer.submit(UpsertPortfolio("Bench_001", Decimal(1_000_000)))
+    await writer.stop()
+    await ledger_database.close()
+    return database_url, request.param
+
+
+async def test_the_pgbench_order_leaves_what_the_routers_order_leaves(
+    prepared: tuple[str, int],
+) -> None:
+    url, tells = prepared
+    database = Database(url)
     folder = Path(drivers.__file__).parent / "pgbench"
-    database.run_file(folder / "schema.sql")
     command = [drivers.pgbench(), "-n", "-Mprepared", "-t5", "-c2", "-Dstrategies=1"]
 
-    subprocess.run([*command, f"-f{folder / 'order.sql'}", database_url], check=True)
+    what = [f"-Dtells={tells}", f"-f{folder / 'order.sql'}", url]
+    await asyncio.to_thread(subprocess.run, [*command, *what], check=True)
 
     assert database.orders() == 10
-    assert database.ask("SELECT count(*), sum(quantity * price) FROM fills") == (
-        "10|10.0000000000000000"
-    )
-    assert database.ask("SELECT count(*), sum(amount) FROM cash_entries") == "10|-10.00000000"
-    assert database.ask("SELECT quantity, average_cost FROM positions") == "10.00000000|1.00000000"
-    left = database.ask("SELECT cash FROM books WHERE book_id = 1")
-    assert left == "999999999990.00000000"
+    assert database.ask("SELECT count(*), sum(value) FROM fills") == "10|10.00000000"
+    assert database.ask("SELECT quantity, cost FROM positions") == "10.00000000|10.00000000"
+    assert database.ask("SELECT cash, version FROM books") == "999990.00000000|11"
+    ledger_database = await storage.Database.connect(url)
+    assert await PostgresReads(ledger_database).audit() == (1, [])
+    await ledger_database.close()
 
 
-def test_pgbench_is_driven_and_counted(database_url: str) -> None:
-    database = Database(database_url)
-    if int(database.ask("SHOW server_version_num")) < 180_000:
-        pytest.skip("its schema makes ids with uuidv7(), which PostgreSQL has from 18 on")
-    database.run_file(Path(drivers.__file__).parent / "pgbench" / "schema.sql")
+async def test_pgbench_is_driven_and_counted(prepared: tuple[str, int]) -> None:
+    url, tells = prepared
 
-    sample = drivers.drive_sql(database_url, strategies=100, callers=2, seconds=1)
+    sample = drivers.drive_sql(url, strategies=1, callers=2, seconds=1, tells=bool(tells))
 
-    assert sample.done == database.orders() > 0
-    assert 0 < sample.p50_ms <= sample.p99_ms
-    assert 0 < sample.driver_share < 1
+    assert sample.done == Database(url).orders() > 0
