@@ -20,7 +20,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from google.api import annotations_pb2, http_pb2
+from google.api import annotations_pb2, http_pb2, httpbody_pb2
 from google.protobuf import (
     any_pb2,
     descriptor_pb2,
@@ -44,6 +44,7 @@ IMPORTED = (
     any_pb2,
     http_pb2,
     annotations_pb2,
+    httpbody_pb2,
     error_details_pb2,
 )
 # Field 8042 of a file in a Buf image says "imported, not ours": lint and breaking skip such files.

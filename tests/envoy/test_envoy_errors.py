@@ -46,6 +46,22 @@ METHODS = {
     "/broker": "GET",
     "/broker:watch": "GET",
     "/reconciliation": "GET",
+    "/equity": "GET",
+    "/performance": "GET",
+    "/portfolio/A/equity": "GET",
+    "/portfolio/A/performance": "GET",
+    "/portfolio/A:review": "POST",
+    "/portfolio:halt": "POST",
+    "/portfolio:resume": "POST",
+    "/risk/limits": "GET, POST",
+    "/risk/events": "GET",
+    "/allocation": "GET, POST",
+    "/allocation/plans": "GET",
+    "/allocation:plan": "POST",
+    "/allocation:rebalance": "POST",
+    "/decisions": "GET",
+    "/pages": "GET",
+    "/pages/frontier": "GET",
 }
 WRONG = [
     (verb, path)

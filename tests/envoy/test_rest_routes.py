@@ -7,10 +7,15 @@ import pytest
 import requests
 
 from efficientfrontier.v1 import (
+    allocation_service_pb2,
     broker_service_pb2,
+    equity_service_pb2,
     order_service_pb2,
+    page_service_pb2,
     portfolio_service_pb2,
     position_service_pb2,
+    promotion_service_pb2,
+    risk_service_pb2,
 )
 from tests.envoy.door import Door, MakeDoor
 
@@ -21,6 +26,11 @@ SERVICES = [
     position_service_pb2.DESCRIPTOR.services_by_name["PositionService"],
     portfolio_service_pb2.DESCRIPTOR.services_by_name["PortfolioService"],
     broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"],
+    equity_service_pb2.DESCRIPTOR.services_by_name["EquityService"],
+    risk_service_pb2.DESCRIPTOR.services_by_name["RiskService"],
+    allocation_service_pb2.DESCRIPTOR.services_by_name["AllocationService"],
+    promotion_service_pb2.DESCRIPTOR.services_by_name["PromotionService"],
+    page_service_pb2.DESCRIPTOR.services_by_name["PageService"],
 ]
 # HTTP method, path, body, the method it reaches, what that gets beside the body.
 UNARY: list[tuple[str, str, dict[str, Any] | None, str, dict[str, Any]]] = [
@@ -86,6 +96,58 @@ UNARY: list[tuple[str, str, dict[str, Any] | None, str, dict[str, Any]]] = [
     ("GET", "/audit", None, "PortfolioService.Audit", {}),
     ("GET", "/broker", None, "BrokerService.GetBroker", {}),
     ("GET", "/reconciliation", None, "BrokerService.GetReconciliation", {}),
+    ("GET", "/portfolio/A/equity", None, "EquityService.ListEquity", {"strategy_name": "A"}),
+    ("GET", "/equity?mode=LIVE", None, "EquityService.ListEquity", {"mode": "LIVE"}),
+    (
+        "GET",
+        "/portfolio/A/performance",
+        None,
+        "EquityService.GetPerformance",
+        {"strategy_name": "A"},
+    ),
+    ("GET", "/performance", None, "EquityService.GetPerformance", {}),
+    ("GET", "/risk/limits", None, "RiskService.ListLimits", {}),
+    (
+        "POST",
+        "/risk/limits",
+        {"strategy_name": "A", "limits": {"max_drawdown": 0.2, "on_silence": "FLATTEN"}},
+        "RiskService.SetLimits",
+        {},
+    ),
+    ("POST", "/portfolio:halt", {"flatten": True}, "RiskService.HaltPortfolio", {}),
+    ("POST", "/portfolio:resume", {}, "RiskService.ResumePortfolio", {}),
+    (
+        "GET",
+        "/risk/events?strategy=A",
+        None,
+        "RiskService.ListRiskEvents",
+        {"strategy_name": "A"},
+    ),
+    ("GET", "/allocation", None, "AllocationService.GetAllocation", {}),
+    (
+        "POST",
+        "/allocation",
+        {"policy": {"method": "MAXIMUM_SHARPE", "cash_floor": 0.05}},
+        "AllocationService.SetAllocation",
+        {},
+    ),
+    ("POST", "/allocation:plan", {"mode": "PAPER"}, "AllocationService.PlanAllocation", {}),
+    ("POST", "/allocation:rebalance", {"plan_id": ID}, "AllocationService.Rebalance", {}),
+    ("GET", "/allocation/plans", None, "AllocationService.ListPlans", {}),
+    (
+        "GET",
+        "/decisions?strategy=A",
+        None,
+        "PromotionService.ListDecisions",
+        {"strategy_name": "A"},
+    ),
+    (
+        "POST",
+        "/portfolio/A:review",
+        {},
+        "PromotionService.ReviewStrategy",
+        {"strategy_name": "A"},
+    ),
 ]
 # Path, the method it reaches, the message that its query makes, what the first event holds.
 STREAMS: list[tuple[str, str, dict[str, str], str]] = [
@@ -97,6 +159,12 @@ STREAMS: list[tuple[str, str, dict[str, str], str]] = [
         "portfolio",
     ),
     ("/broker:watch", "BrokerService.WatchBroker", {}, "broker"),
+]
+# Path, the method it reaches, the message that the path makes: what answers with a body of its own.
+PAGES: list[tuple[str, str, dict[str, str]]] = [
+    ("/pages", "PageService.GetPage", {}),
+    ("/pages/frontier", "PageService.GetPage", {"page": "frontier"}),
+    ("/pages/plotly.js", "PageService.GetPage", {"page": "plotly.js"}),
 ]
 
 
@@ -117,8 +185,20 @@ def test_a_documented_path_reaches_its_method(
     assert response.headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize(("path", "method", "message"), PAGES)
+def test_a_page_is_a_page_and_not_json(
+    door: Door, path: str, method: str, message: dict[str, str]
+) -> None:
+    response = requests.get(door.url + path, timeout=10)
+
+    assert arrived(response) == (method, message)
+    assert response.headers["content-type"] == "text/html"
+    assert response.content == b"<title>a page</title>"
+
+
 def test_every_method_of_the_contract_is_in_the_tables_above() -> None:
     tested = {method for _, _, _, method, _ in UNARY} | {method for _, method, _, _ in STREAMS}
+    tested |= {method for _, method, _ in PAGES}
 
     contract = {
         f"{service.name}.{method.name}" for service in SERVICES for method in service.methods
@@ -143,6 +223,7 @@ def test_an_answer_is_snake_case_with_plain_numbers_and_its_zeros(door: Door) ->
         "commission": 0,
         "reason": "",
         "request_id": "",
+        "twin_of": "",
     }
 
 

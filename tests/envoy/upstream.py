@@ -18,6 +18,7 @@ import sys
 from collections.abc import AsyncIterator
 
 import grpc
+from google.api import httpbody_pb2
 from google.protobuf import any_pb2, json_format, message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
@@ -26,10 +27,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from efficientfrontier.v1 import (
+    allocation_service_pb2,
     broker_service_pb2,
+    equity_service_pb2,
     order_service_pb2,
+    page_service_pb2,
     portfolio_service_pb2,
     position_service_pb2,
+    promotion_service_pb2,
+    risk_service_pb2,
 )
 
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
@@ -39,8 +45,14 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
         (position_service_pb2, "PositionService"),
         (portfolio_service_pb2, "PortfolioService"),
         (broker_service_pb2, "BrokerService"),
+        (equity_service_pb2, "EquityService"),
+        (risk_service_pb2, "RiskService"),
+        (allocation_service_pb2, "AllocationService"),
+        (promotion_service_pb2, "PromotionService"),
+        (page_service_pb2, "PageService"),
     )
 )
+PAGE = b"<title>a page</title>"
 Context = grpc.aio.ServicerContext[Message, Message]
 
 
@@ -130,6 +142,8 @@ def echo(method: MethodDescriptor, request: Message) -> Message:
     copy_fields(request, answer)
     if getattr(request, "strategy_name", "") == "Huge":
         answer.reason = "x" * 5 * 1024 * 1024  # type: ignore[attr-defined]
+    if isinstance(answer, httpbody_pb2.HttpBody):
+        answer.content_type, answer.data = "text/html", PAGE
     return answer
 
 

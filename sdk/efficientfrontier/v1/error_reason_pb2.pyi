@@ -78,6 +78,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     NOT_UNATTRIBUTED: _ErrorReason.ValueType  # 74
     """FAILED_PRECONDITION (400). AssignPosition for shares that are not UNATTRIBUTED, or for more than are."""
+    LIMIT_EXCEEDED: _ErrorReason.ValueType  # 80
+    """FAILED_PRECONDITION (400). A limit refuses the order; `limit`, `allowed` and `value` say which and how."""
+    PLAN_NOT_FOUND: _ErrorReason.ValueType  # 81
+    """NOT_FOUND (404). No plan has this id. POST /allocation:plan makes one."""
+    PLAN_OUTDATED: _ErrorReason.ValueType  # 82
+    """FAILED_PRECONDITION (400). The plan is too old to be carried out, or was carried out before. Make a new one."""
+    ALLOCATION_BUSY: _ErrorReason.ValueType  # 83
+    """UNAVAILABLE (503). An allocation is being computed; one at a time. Try again after it."""
+    ALLOCATION_FAILED: _ErrorReason.ValueType  # 84
+    """UNAVAILABLE (503). The allocation could not be computed in time. Nothing was moved."""
     BODY_TOO_LARGE: _ErrorReason.ValueType  # 40
     """RESOURCE_EXHAUSTED (413). REST only: the body is larger than 1 MiB."""
     ROUTER_BUSY: _ErrorReason.ValueType  # 41
@@ -163,6 +173,16 @@ orders; the broker then keeps them until the next open.
 """
 NOT_UNATTRIBUTED: ErrorReason.ValueType  # 74
 """FAILED_PRECONDITION (400). AssignPosition for shares that are not UNATTRIBUTED, or for more than are."""
+LIMIT_EXCEEDED: ErrorReason.ValueType  # 80
+"""FAILED_PRECONDITION (400). A limit refuses the order; `limit`, `allowed` and `value` say which and how."""
+PLAN_NOT_FOUND: ErrorReason.ValueType  # 81
+"""NOT_FOUND (404). No plan has this id. POST /allocation:plan makes one."""
+PLAN_OUTDATED: ErrorReason.ValueType  # 82
+"""FAILED_PRECONDITION (400). The plan is too old to be carried out, or was carried out before. Make a new one."""
+ALLOCATION_BUSY: ErrorReason.ValueType  # 83
+"""UNAVAILABLE (503). An allocation is being computed; one at a time. Try again after it."""
+ALLOCATION_FAILED: ErrorReason.ValueType  # 84
+"""UNAVAILABLE (503). The allocation could not be computed in time. Nothing was moved."""
 BODY_TOO_LARGE: ErrorReason.ValueType  # 40
 """RESOURCE_EXHAUSTED (413). REST only: the body is larger than 1 MiB."""
 ROUTER_BUSY: ErrorReason.ValueType  # 41

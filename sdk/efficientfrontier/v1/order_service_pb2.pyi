@@ -105,6 +105,7 @@ class Order(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    TWIN_OF_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order's id, a UUIDv7: it sorts by the time of creation. Set by the router."""
     strategy_name: _builtins.str
@@ -131,6 +132,8 @@ class Order(_message.Message):
     """Why the order ended as CANCELLED or REJECTED or became UNKNOWN; otherwise empty."""
     request_id: _builtins.str
     """The request_id the order was placed with; may be empty."""
+    twin_of: _builtins.str
+    """The LIVE order whose intent this one follows on paper; empty for all but a paper twin's orders."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the router accepted the order (UTC)."""
@@ -157,10 +160,11 @@ class Order(_message.Message):
         request_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        twin_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["average_fill_price", b"average_fill_price", "commission", b"commission", "create_time", b"create_time", "filled_quantity", b"filled_quantity", "mode", b"mode", "order_id", b"order_id", "price", b"price", "quantity", b"quantity", "reason", b"reason", "request_id", b"request_id", "side", b"side", "status", b"status", "strategy_name", b"strategy_name", "symbol", b"symbol", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["average_fill_price", b"average_fill_price", "commission", b"commission", "create_time", b"create_time", "filled_quantity", b"filled_quantity", "mode", b"mode", "order_id", b"order_id", "price", b"price", "quantity", b"quantity", "reason", b"reason", "request_id", b"request_id", "side", b"side", "status", b"status", "strategy_name", b"strategy_name", "symbol", b"symbol", "twin_of", b"twin_of", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -296,6 +300,7 @@ class ListOrdersRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TWINS_FIELD_NUMBER: _builtins.int
     strategy_name: _builtins.str
     """Only orders of this strategy. Over REST it may also be spelt `strategy`. Empty: every strategy."""
     symbol: _builtins.str
@@ -306,6 +311,8 @@ class ListOrdersRequest(_message.Message):
     """At most this many orders. 0 means 50; above 1000 means 1000; below 0 is INVALID_FIELD."""
     page_token: _builtins.str
     """The next_page_token of the page before, with the same filters. Empty: the first page."""
+    twins: _builtins.bool
+    """Also the orders of paper twins."""
     def __init__(
         self,
         *,
@@ -314,10 +321,11 @@ class ListOrdersRequest(_message.Message):
         status: Global___Order.Status.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        twins: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "status", b"status", "strategy_name", b"strategy_name", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "status", b"status", "strategy_name", b"strategy_name", "symbol", b"symbol", "twins", b"twins"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -443,22 +451,26 @@ class WatchOrdersRequest(_message.Message):
     STRATEGY_NAME_FIELD_NUMBER: _builtins.int
     SYMBOL_FIELD_NUMBER: _builtins.int
     SNAPSHOT_SIZE_FIELD_NUMBER: _builtins.int
+    TWINS_FIELD_NUMBER: _builtins.int
     strategy_name: _builtins.str
     """Only orders of this strategy. Over REST it may also be spelt `strategy`. Empty: every strategy."""
     symbol: _builtins.str
     """Only orders in this symbol. Empty: every symbol."""
     snapshot_size: _builtins.int
     """Begin with this many of the newest orders; 0 (the default) to 1000."""
+    twins: _builtins.bool
+    """Also the orders of paper twins."""
     def __init__(
         self,
         *,
         strategy_name: _builtins.str = ...,
         symbol: _builtins.str = ...,
         snapshot_size: _builtins.int = ...,
+        twins: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot_size", b"snapshot_size", "strategy_name", b"strategy_name", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot_size", b"snapshot_size", "strategy_name", b"strategy_name", "symbol", b"symbol", "twins", b"twins"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

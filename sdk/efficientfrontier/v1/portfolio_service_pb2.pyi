@@ -37,7 +37,7 @@ class Portfolio(_message.Message):
         REQUESTED_MODE_UNSPECIFIED: Portfolio._RequestedMode.ValueType  # 0
         """Never stored."""
         AUTO: Portfolio._RequestedMode.ValueType  # 1
-        """The portfolio decides by its promotion rule."""
+        """The portfolio decides by its promotion rule; see PromotionService."""
         PAPER: Portfolio._RequestedMode.ValueType  # 2
         """PAPER, whatever the rule says."""
         LIVE: Portfolio._RequestedMode.ValueType  # 3
@@ -49,7 +49,7 @@ class Portfolio(_message.Message):
     REQUESTED_MODE_UNSPECIFIED: Portfolio.RequestedMode.ValueType  # 0
     """Never stored."""
     AUTO: Portfolio.RequestedMode.ValueType  # 1
-    """The portfolio decides by its promotion rule."""
+    """The portfolio decides by its promotion rule; see PromotionService."""
     PAPER: Portfolio.RequestedMode.ValueType  # 2
     """PAPER, whatever the rule says."""
     LIVE: Portfolio.RequestedMode.ValueType  # 3
@@ -91,6 +91,10 @@ class Portfolio(_message.Message):
     REALIZED_PNL_FIELD_NUMBER: _builtins.int
     UNREALIZED_PNL_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    HALT_REASON_FIELD_NUMBER: _builtins.int
+    SEEN_TIME_FIELD_NUMBER: _builtins.int
+    SILENT_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     strategy_name: _builtins.str
     """The strategy's name."""
     mode: _book_pb2.Book.Mode.ValueType
@@ -115,9 +119,19 @@ class Portfolio(_message.Message):
     """Profit and loss of all that was sold, less commission, in USD."""
     unrealized_pnl: _builtins.float
     """Profit and loss of what is held, at market, in USD."""
+    halt_reason: _builtins.str
+    """Why it is HALTED; empty while it is ACTIVE."""
+    silent: _builtins.bool
+    """True while it has reported no price for longer than its Limits.lease_s."""
+    session: _builtins.str
+    """The session (trading day) that its prices are of, as YYYY-MM-DD; empty until it has reported one."""
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When any of this last changed (UTC)."""
+
+    @_builtins.property
+    def seen_time(self) -> _timestamp_pb2.Timestamp:
+        """When it last reported a price (UTC); absent until it has."""
 
     def __init__(
         self,
@@ -135,10 +149,14 @@ class Portfolio(_message.Message):
         realized_pnl: _builtins.float = ...,
         unrealized_pnl: _builtins.float = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        halt_reason: _builtins.str = ...,
+        seen_time: _timestamp_pb2.Timestamp | None = ...,
+        silent: _builtins.bool = ...,
+        session: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seen_time", b"seen_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cash", b"cash", "equity", b"equity", "invested", b"invested", "mode", b"mode", "positions_value", b"positions_value", "realized_pnl", b"realized_pnl", "requested_mode", b"requested_mode", "reserved_cash", b"reserved_cash", "state", b"state", "strategy_name", b"strategy_name", "unrealized_pnl", b"unrealized_pnl", "update_time", b"update_time", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cash", b"cash", "equity", b"equity", "halt_reason", b"halt_reason", "invested", b"invested", "mode", b"mode", "positions_value", b"positions_value", "realized_pnl", b"realized_pnl", "requested_mode", b"requested_mode", "reserved_cash", b"reserved_cash", "seen_time", b"seen_time", "session", b"session", "silent", b"silent", "state", b"state", "strategy_name", b"strategy_name", "unrealized_pnl", b"unrealized_pnl", "update_time", b"update_time", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -156,8 +174,8 @@ class UpsertPortfolioRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     strategy_name: _builtins.str
-    """The strategy. 1 to 64 of A-Z a-z 0-9 _ . - beginning with a letter. Not UNATTRIBUTED, which stands
-    for no strategy; see AssignPosition.
+    """The strategy. 1 to 64 of A-Z a-z 0-9 _ . - beginning with a letter. Not UNATTRIBUTED or RESERVE, which stand
+    for no strategy; see AssignPosition and Plan.
     """
     cash: _builtins.float
     """Cash the book shall hold, in USD. 0 to 1e12, at most 15 significant digits, up to 8 decimals.
@@ -323,22 +341,26 @@ class HaltStrategyRequest(_message.Message):
     STRATEGY_NAME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FLATTEN_FIELD_NUMBER: _builtins.int
     strategy_name: _builtins.str
     """The strategy's name."""
     reason: _builtins.str
     """Why, in a few words; shown to callers whose orders are refused."""
     request_id: _builtins.str
     """Makes the call safe to repeat; see BuyAllRequest.request_id."""
+    flatten: _builtins.bool
+    """Sells what it holds, and asks for the cancellation of its open orders."""
     def __init__(
         self,
         *,
         strategy_name: _builtins.str = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        flatten: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "strategy_name", b"strategy_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flatten", b"flatten", "reason", b"reason", "request_id", b"request_id", "strategy_name", b"strategy_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,8 +426,14 @@ class ReportPricesRequest(_message.Message):
 
     STRATEGY_NAME_FIELD_NUMBER: _builtins.int
     PRICES_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     strategy_name: _builtins.str
     """The strategy that saw the prices."""
+    session: _builtins.str
+    """The session (trading day) that the prices are of, as YYYY-MM-DD: a replay's days are not today's.
+    Empty: today in New York, or the strategy's session before when that was given. The first prices
+    of a later session close the one before; those of an earlier one close nothing.
+    """
     @_builtins.property
     def prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Price]:
         """What it saw; 1 to 100. The last one counts where a symbol comes twice."""
@@ -415,10 +443,11 @@ class ReportPricesRequest(_message.Message):
         *,
         strategy_name: _builtins.str = ...,
         prices: _abc.Iterable[Global___Price] | None = ...,
+        session: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prices", b"prices", "strategy_name", b"strategy_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prices", b"prices", "session", b"session", "strategy_name", b"strategy_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

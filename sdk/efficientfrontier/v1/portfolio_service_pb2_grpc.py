@@ -126,8 +126,8 @@ class PortfolioServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def HaltStrategy(self, request, context):
-        """Stops a strategy from placing orders. What it holds stays; open orders stay open. Halting a
-        halted strategy changes nothing.
+        """Stops a strategy from placing orders. What it holds stays, unless `flatten` is set; open orders
+        stay open. Halting a halted strategy changes nothing, but sells what it holds if asked.
         Errors: STRATEGY_NOT_FOUND, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -54,8 +54,8 @@ class PortfolioServiceStub:
     Errors: STRATEGY_NOT_FOUND.
     """
     HaltStrategy: _grpc.UnaryUnaryMultiCallable[_portfolio_service_pb2.HaltStrategyRequest, _portfolio_service_pb2.Portfolio]
-    """Stops a strategy from placing orders. What it holds stays; open orders stay open. Halting a
-    halted strategy changes nothing.
+    """Stops a strategy from placing orders. What it holds stays, unless `flatten` is set; open orders
+    stay open. Halting a halted strategy changes nothing, but sells what it holds if asked.
     Errors: STRATEGY_NOT_FOUND, REQUEST_ID_REUSED.
     """
     ResumeStrategy: _grpc.UnaryUnaryMultiCallable[_portfolio_service_pb2.ResumeStrategyRequest, _portfolio_service_pb2.Portfolio]
@@ -103,8 +103,8 @@ class PortfolioServiceAsyncStub(PortfolioServiceStub):
     Errors: STRATEGY_NOT_FOUND.
     """
     HaltStrategy: _aio.UnaryUnaryMultiCallable[_portfolio_service_pb2.HaltStrategyRequest, _portfolio_service_pb2.Portfolio]  # type: ignore[assignment]
-    """Stops a strategy from placing orders. What it holds stays; open orders stay open. Halting a
-    halted strategy changes nothing.
+    """Stops a strategy from placing orders. What it holds stays, unless `flatten` is set; open orders
+    stay open. Halting a halted strategy changes nothing, but sells what it holds if asked.
     Errors: STRATEGY_NOT_FOUND, REQUEST_ID_REUSED.
     """
     ResumeStrategy: _aio.UnaryUnaryMultiCallable[_portfolio_service_pb2.ResumeStrategyRequest, _portfolio_service_pb2.Portfolio]  # type: ignore[assignment]
@@ -179,8 +179,8 @@ class PortfolioServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _portfolio_service_pb2.HaltStrategyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_portfolio_service_pb2.Portfolio, _abc.Awaitable[_portfolio_service_pb2.Portfolio]]:
-        """Stops a strategy from placing orders. What it holds stays; open orders stay open. Halting a
-        halted strategy changes nothing.
+        """Stops a strategy from placing orders. What it holds stays, unless `flatten` is set; open orders
+        stay open. Halting a halted strategy changes nothing, but sells what it holds if asked.
         Errors: STRATEGY_NOT_FOUND, REQUEST_ID_REUSED.
         """
 

@@ -159,6 +159,9 @@ PATTERNS = {
     "^([A-Z0-9][A-Z0-9.-]{0,15})?$": f"empty, or {SYMBOL}",
     r"^[^\x00]*$": "without NUL characters",
     "^[A-Za-z0-9_.:-]{0,64}$": "at most 64 of A-Z a-z 0-9 _ . : -",
+    "^([0-9]{4}-[0-9]{2}-[0-9]{2})?$": "empty, or a date as YYYY-MM-DD",
+    "^([0-9a-f-]{36})?$": "empty, or a UUID in lower case",
+    "^[a-z.]{0,32}$": "at most 32 of a-z .",
 }
 
 
