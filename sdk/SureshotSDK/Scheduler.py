@@ -61,8 +61,10 @@ class Router(Protocol):
     def sell_all(self, strategy_name: str, symbol: str, price: float) -> Order:
         """Sells all the strategy holds of the symbol."""
 
-    def report_prices(self, strategy_name: str, prices: Mapping[str, float]) -> None:
-        """Tells the prices that were seen."""
+    def report_prices(
+        self, strategy_name: str, prices: Mapping[str, float], *, session: date | None = None
+    ) -> None:
+        """Tells the prices that were seen, and the session they are of."""
 
 
 class Scheduler(ABC):
@@ -276,7 +278,7 @@ class Scheduler(ABC):
         prices = {self.symbol: quote.price}
         if held is not None:
             prices[self.positionSymbol] = held.price
-        self.portfolio.report_prices(self.strategy_name, prices)
+        self.portfolio.report_prices(self.strategy_name, prices, session=quote.session)
         if self._router_lost:
             self._router_lost = False
             self._events.say("router_back", "the router answers again")

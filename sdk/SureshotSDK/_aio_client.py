@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from datetime import date
 from typing import Any, Self, cast
 
 import grpc
@@ -224,9 +225,11 @@ class AsyncPortfolioClient:
         """Lets a halted strategy place orders again."""
         return await self._unary(_calls.resume(strategy_name, request_id))
 
-    async def report_prices(self, strategy_name: str, prices: Mapping[str, Number]) -> None:
-        """Tells the router prices by symbol, 1 to 100 of them."""
-        await self._unary(_calls.report_prices(strategy_name, prices))
+    async def report_prices(
+        self, strategy_name: str, prices: Mapping[str, Number], *, session: date | None = None
+    ) -> None:
+        """Tells the router prices by symbol, 1 to 100 of them, and the session they are of."""
+        await self._unary(_calls.report_prices(strategy_name, prices, session))
 
     async def watch_portfolios(
         self, *, strategy_name: str = "", for_s: float = WATCH_FOR_S

@@ -8,6 +8,7 @@ makes repeating it safe.
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Generic, Literal, TypeVar
 
@@ -275,10 +276,15 @@ def resume(strategy: str, request_id: str | None) -> Call[Portfolio]:
     return Call(_PORTFOLIO + "ResumeStrategy", request, Portfolio)
 
 
-def report_prices(strategy: str, prices: Mapping[str, Number]) -> Call[ReportPricesResponse]:
+def report_prices(
+    strategy: str, prices: Mapping[str, Number], session: date | None
+) -> Call[ReportPricesResponse]:
     """PortfolioService.ReportPrices."""
-    seen = [Price(symbol=symbol, price=float(price)) for symbol, price in prices.items()]
-    request = ReportPricesRequest(strategy_name=strategy, prices=seen)
+    request = ReportPricesRequest(
+        strategy_name=strategy,
+        prices=[Price(symbol=symbol, price=float(price)) for symbol, price in prices.items()],
+        session="" if session is None else session.isoformat(),
+    )
     return Call(_PORTFOLIO + "ReportPrices", request, ReportPricesResponse)
 
 

@@ -11,6 +11,7 @@ own request_id unless one is given; give one to repeat a call across restarts.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from datetime import date
 
 from efficientfrontier.v1.order_service_pb2 import Order
 from efficientfrontier.v1.portfolio_service_pb2 import AuditResponse, Portfolio
@@ -222,9 +223,16 @@ class PortfolioInterface(ABC):
         """Lets a halted strategy place orders again. Raises: NotFoundError."""
         return self._unary(_calls.resume(strategy_name, request_id))
 
-    def report_prices(self, strategy_name: str, prices: Mapping[str, Number]) -> None:
-        """Tells the router prices by symbol, 1 to 100 of them. Raises: NotFoundError."""
-        self._unary(_calls.report_prices(strategy_name, prices))
+    def report_prices(
+        self, strategy_name: str, prices: Mapping[str, Number], *, session: date | None = None
+    ) -> None:
+        """Tells the router prices by symbol, 1 to 100 of them, and the session they are of.
+
+        The first prices of a later session close the one before. Without a session they are of
+        today, or for a strategy that has named sessions, of the last it named.
+        Raises: NotFoundError.
+        """
+        self._unary(_calls.report_prices(strategy_name, prices, session))
 
     def watch_portfolios(
         self, *, strategy_name: str = "", for_s: float = WATCH_FOR_S

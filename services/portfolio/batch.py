@@ -10,24 +10,32 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from services.portfolio.domain.book import Book, CashEntry, Strategy
+from services.portfolio.domain.book import Book, CashEntry, Strategy, mode_to_be, new_book
+from services.portfolio.domain.capital import RESERVE, Plan
 from services.portfolio.domain.errors import (
+    NotAStrategyError,
     OrderNotFoundError,
+    PlanNotFoundError,
     PositionNotFoundError,
     StrategyNotFoundError,
 )
 from services.portfolio.domain.invariants import check_move
 from services.portfolio.domain.ledger import Booking
-from services.portfolio.domain.money import ZERO
+from services.portfolio.domain.money import ZERO, market_value, per_share
 from services.portfolio.domain.order import Fill, Mode, Order
 from services.portfolio.domain.position import Position, PositionAdjustment
+from services.portfolio.domain.promotion import Decision
 from services.portfolio.domain.reconciliation import SymbolRow
+from services.portfolio.domain.risk import RiskEvent, RiskEventKind, Whole
+from services.portfolio.domain.valuation import Valuation, ValuationKind, next_valuation
 from services.portfolio.ports import (
     BookKey,
     Broker,
     Changes,
     NewId,
+    PriceMark,
     Snapshot,
+    StorageConflictError,
     UnavailableError,
 )
 
@@ -41,6 +49,12 @@ class Desk:
     now: datetime
     trading_mode: Mode = Mode.PAPER
     actor: str = "anonymous"
+    promote_at_once: bool = False  # AUTO counts as promoted
+
+    def mode_to_be(self, strategy: Strategy) -> Mode:
+        """The mode that a strategy is to have."""
+        promoted = strategy.promoted or self.promote_at_once
+        return mode_to_be(strategy.requested_mode, self.trading_mode, promoted=promoted)
 
     def broker(self, mode: Mode) -> Broker:
         """Who executes the orders of books in this mode.
@@ -77,11 +91,35 @@ class Batch:
 
         Raises:
             StrategyNotFoundError: There is none of this name.
+            NotAStrategyError: It is the reserve.
         """
+        if name == RESERVE:
+            raise NotAStrategyError(name)
         strategy = self.find_strategy(name)
         if strategy is None:
             raise StrategyNotFoundError(name)
         return strategy
+
+    @property
+    def whole(self) -> Whole:
+        """The portfolio as one; its state needs `everyone`, or a strategy that there is not."""
+        return self.changes.whole or self._snapshot.whole
+
+    def strategies(self) -> list[Strategy]:
+        """Every strategy that this batch holds still, by name, the reserve left out."""
+        known = {**self._snapshot.strategies, **self.changes.strategies}
+        return [known[name] for name in sorted(known) if name != RESERVE]
+
+    def plan(self, plan_id: UUID) -> Plan:
+        """The plan.
+
+        Raises:
+            PlanNotFoundError: There is none with this id.
+        """
+        plan = self.changes.plans.get(plan_id) or self._snapshot.plans.get(plan_id)
+        if plan is None:
+            raise PlanNotFoundError(str(plan_id))
+        return plan
 
     def book(self, key: BookKey) -> Book:
         """The book of a strategy that exists."""
@@ -101,6 +139,34 @@ class Batch:
         if order is None:
             raise OrderNotFoundError(str(order_id))
         return order
+
+    def open_orders(self) -> Mapping[BookKey, Sequence[Order]]:
+        """The open orders of each book, oldest first. Needs `open_orders`."""
+        known = {**self._snapshot.orders, **self.changes.orders}
+        found: dict[BookKey, list[Order]] = {}
+        for order_id in sorted(known):
+            order = known[order_id]
+            if order.is_open:
+                found.setdefault((order.strategy_name, order.mode), []).append(order)
+        return found
+
+    def recent_orders(self, name: str) -> int:
+        """Orders accepted within 60 s, of a strategy with a limit on them; "" is the whole.
+
+        Raises:
+            StorageConflictError: The limit was set by an earlier command of the batch; alone, each
+                sees what it needs.
+        """
+        if name not in self._snapshot.recent_orders:
+            raise StorageConflictError("a limit was set in the same batch")
+        accepted = (
+            order
+            for order_id, order in self.changes.orders.items()
+            if order_id not in self._snapshot.orders and order.twin_of is None
+        )
+        return self._snapshot.recent_orders[name] + sum(
+            name in ("", order.strategy_name) for order in accepted
+        )
 
     def fills(self, order_id: UUID) -> Sequence[Fill]:
         """The fills of an order whose fills were asked for, oldest first."""
@@ -140,6 +206,13 @@ class Batch:
             raise PositionNotFoundError(str(position_id))
         return book, position
 
+    def last_decision(self, name: str) -> Decision | None:
+        """The last decision on a strategy's mode, recorded ones included. Needs `decided`."""
+        for decision in reversed(self.changes.decisions):
+            if decision.strategy_name == name:
+                return decision
+        return self._snapshot.decisions.get(name)
+
     def record_strategy(self, strategy: Strategy) -> None:
         """Keeps a strategy as it is now."""
         self.changes.strategies[strategy.name] = strategy
@@ -154,14 +227,79 @@ class Batch:
         self._record_book(booking.book, booking.cash_entries, symbol=booking.order.symbol)
 
     def record_cash(self, book: Book, entries: tuple[CashEntry, ...]) -> None:
-        """Keeps a book whose cash was set."""
+        """Keeps a book whose cash was set, and values it before that."""
+        self._record_flow(book)
         self._record_book(book, entries)
 
     def record_adjustments(self, book: Book, adjustments: tuple[PositionAdjustment, ...]) -> None:
-        """Keeps a book one of whose positions was set."""
+        """Keeps a book one of whose positions was set, and values it before that."""
+        self._record_flow(book)
         self.changes.adjustments.extend(adjustments)
         for adjustment in adjustments:
             self._record_book(book, (), symbol=adjustment.symbol, adjustment=adjustment)
+
+    def record_risk(
+        self, strategy_name: str, kind: RiskEventKind, reason: str, actor: str = ""
+    ) -> None:
+        """Keeps what risk control did; without a name it is of the whole."""
+        desk = self.desk
+        self.changes.risk_events.append(
+            RiskEvent(desk.new_id(), strategy_name, kind, reason, actor or desk.actor, desk.now)
+        )
+
+    def mark(self, strategy_name: str, symbol: str) -> PriceMark | None:
+        """The last price that the strategy reported. Needs `valued`, or limits that ask for it."""
+        return self._snapshot.marks.get((strategy_name, symbol))
+
+    def seen_time(self, strategy_name: str) -> datetime | None:
+        """When the strategy last reported any price. Needs `valued`."""
+        marks = self._snapshot.marks.items()
+        return max((mark.time for (name, _), mark in marks if name == strategy_name), default=None)
+
+    def market_price(self, book: Book, position: Position) -> Decimal:
+        """What a share is worth: what the strategy saw last, or traded at since; USD."""
+        mark = self._snapshot.marks.get((book.strategy_name, position.symbol))
+        if mark is not None and mark.time > position.update_time:
+            return mark.price
+        return position.last_price or per_share(position.cost, position.quantity)
+
+    def positions_value(self, book: Book) -> Decimal:
+        """The market value of all positions, in USD. Needs `valued`."""
+        held = (position for position in book.positions.values() if position.quantity)
+        return sum((market_value(p.quantity, self.market_price(book, p)) for p in held), ZERO)
+
+    def last_valuation(self, key: BookKey) -> Valuation | None:
+        """The last valuation of a book, recorded ones included. Needs `valued`."""
+        for valuation in reversed(self.changes.valuations):
+            if (valuation.strategy_name, valuation.mode) == key:
+                return valuation
+        return self._snapshot.valuations.get(key)
+
+    def record_valuation(self, book: Book, kind: ValuationKind, flow: Decimal = ZERO) -> None:
+        """Values a book as it is before a flow, or at the end of its strategy's session."""
+        key = (book.strategy_name, book.mode)
+        strategy = self.find_strategy(book.strategy_name)
+        self.changes.valuations.append(
+            next_valuation(
+                self.last_valuation(key),
+                book,
+                self.positions_value(book),
+                strategy.session if strategy else None,
+                kind,
+                flow,
+                self.desk.now,
+            )
+        )
+
+    def _record_flow(self, after: Book) -> None:
+        """Values a book before money or shares come from outside or leave."""
+        assert self._snapshot.valued, "needs() must ask for `valued`"  # noqa: S101 - a fault of ours
+        key = (after.strategy_name, after.mode)
+        before = self.find_book(key) or new_book(*key, self.desk.now)
+        flow = after.cash + self.positions_value(after)
+        flow -= before.cash + self.positions_value(before)
+        if flow:
+            self.record_valuation(before, ValuationKind.FLOW, flow)
 
     def _record_book(
         self,

@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Protocol
 from uuid import UUID
 
 from services.portfolio.domain.audit import Difference
 from services.portfolio.domain.book import Book, CashEntry, Strategy
+from services.portfolio.domain.capital import AllocationPolicy, Plan
 from services.portfolio.domain.ledger import Ticket
 from services.portfolio.domain.order import (
     Execution,
@@ -20,13 +21,16 @@ from services.portfolio.domain.order import (
     Status,
 )
 from services.portfolio.domain.position import Position, PositionAdjustment
+from services.portfolio.domain.promotion import Decision
 from services.portfolio.domain.reconciliation import Acknowledgement, SymbolRow
-from services.portfolio.views import InvestedView, PortfolioView, PositionView
+from services.portfolio.domain.risk import UNTOUCHED, RiskEvent, StrategyLimits, Whole
+from services.portfolio.domain.valuation import Valuation
+from services.portfolio.views import InvestedView, PortfolioView, PositionView, WholeView
 
 Clock = Callable[[], datetime]  # the time now, in UTC
 NewId = Callable[[], UUID]  # a UUIDv7, later ones greater
 BookKey = tuple[str, Mode]
-Answer = Order | PositionView | PortfolioView | None
+Answer = Order | PositionView | PortfolioView | WholeView | StrategyLimits | Plan | None
 
 
 class UnavailableError(Exception):
@@ -83,6 +87,11 @@ class Needs:
     requests: Collection[str] = ()
     fills: Collection[UUID] = ()  # the orders, among `orders`, whose fills are needed
     accounts: Collection[str] = ()  # the symbols to compare with the broker's account
+    valued: bool = False  # the marks and last valuations of all strategies of the batch too
+    everyone: bool = False  # every strategy, held still with those that are just being created
+    plans: Collection[UUID] = ()
+    decided: bool = False  # the last decisions on the modes of all strategies of the batch too
+    open_orders: bool = False  # those of all strategies of the batch too
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +105,13 @@ class Snapshot:
     requests: Mapping[str, StoredRequest]
     fills: Mapping[UUID, Sequence[Fill]]  # of the orders whose fills were asked for; oldest first
     accounts: Mapping[str, SymbolRow]  # as last compared, with the strategies' shares of now
+    whole: Whole = UNTOUCHED
+    valued: bool = True  # whether marks and valuations are those of every strategy here
+    marks: Mapping[tuple[str, str], "PriceMark"] = field(default_factory=dict)  # by name, symbol
+    valuations: Mapping[BookKey, Valuation] = field(default_factory=dict)  # the last of each book
+    recent_orders: Mapping[str, int] = field(default_factory=dict)  # in 60 s; "" is the whole
+    plans: Mapping[UUID, Plan] = field(default_factory=dict)
+    decisions: Mapping[str, Decision] = field(default_factory=dict)  # the last, by name
 
 
 @dataclass(slots=True)
@@ -113,6 +129,12 @@ class Changes:
     intents: list[UUID] = field(default_factory=list)  # orders that the broker is to get
     cancel_requests: list[UUID] = field(default_factory=list)  # orders it is asked to cancel
     acknowledgements: list[Acknowledgement] = field(default_factory=list)
+    valuations: list[Valuation] = field(default_factory=list)
+    risk_events: list[RiskEvent] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    whole: Whole | None = None
+    policy: AllocationPolicy | None = None
+    plans: dict[UUID, Plan] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(
@@ -121,6 +143,12 @@ class Changes:
             or self.orders
             or self.cancel_requests
             or self.acknowledgements
+            or self.valuations
+            or self.risk_events
+            or self.decisions
+            or self.whole
+            or self.policy
+            or self.plans
         )
 
 
@@ -166,6 +194,7 @@ class OrderFilter:
     strategy_name: str | None = None
     symbol: str | None = None
     status: Status | None = None
+    twins: bool = False  # the orders of paper twins too
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +216,10 @@ class PriceMark:
     symbol: str
     price: Decimal
     time: datetime
+    session: date | None = None  # as the strategy gave it
+
+
+MarkKey = tuple[str, date | None]  # a strategy, and the session that it gave with its prices
 
 
 class Reads(Protocol):
@@ -204,7 +237,7 @@ class Reads(Protocol):
     async def positions(
         self, which: PositionFilter, after: PositionKey | None, limit: int
     ) -> list[PositionView]:
-        """Open positions after a key, by strategy, symbol and mode."""
+        """Open positions after a key, by strategy, symbol and mode; without those of twins."""
 
     async def portfolios(self, names: Collection[str] | None = None) -> list[PortfolioView]:
         """Strategies by name; all of them unless named."""
@@ -212,8 +245,15 @@ class Reads(Protocol):
     async def invested(self, names: Collection[str]) -> dict[str, InvestedView]:
         """What each named strategy holds; unknown names are left out."""
 
-    async def mark(self, marks: Sequence[PriceMark]) -> set[str]:
-        """Keeps prices that strategies saw; returns the names of those that exist."""
+    async def mark(
+        self, marks: Sequence[PriceMark], today: date | None = None
+    ) -> dict[MarkKey, bool]:
+        """Keeps prices that strategies saw, unless they begin a session.
+
+        Says of those that exist whether their prices were kept; if not, the session before is to be
+        closed first. `today` is the session of prices that came with none, from a strategy that
+        never gives any; without it they begin none.
+        """
 
     async def audit(self) -> tuple[int, list[Difference]]:
         """How many books there are, and every figure that the facts do not support."""

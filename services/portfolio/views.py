@@ -1,13 +1,14 @@
 """What readers see: a position at market, a strategy's state, whether it is invested."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal
+from datetime import date, datetime
+from decimal import Decimal
 from uuid import UUID
 
 from services.portfolio.domain.book import RequestedMode, State
-from services.portfolio.domain.money import EXACT, STEP, ZERO, per_share
+from services.portfolio.domain.money import ZERO, market_value, per_share
 from services.portfolio.domain.order import Mode
+from services.portfolio.domain.risk import is_silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,8 @@ class PositionView:
 
     @property
     def market_value(self) -> Decimal:
-        """What the shares are worth at the market price; rounded as PostgreSQL sums it up."""
-        exact = EXACT.multiply(self.quantity, self.market_price)
-        return exact.quantize(STEP, ROUND_HALF_UP, EXACT)
+        """What the shares are worth at the market price."""
+        return market_value(self.quantity, self.market_price)
 
     @property
     def unrealized_pnl(self) -> Decimal:
@@ -57,6 +57,10 @@ class PortfolioView:
     invested: bool
     total_equity: Decimal  # of all strategies
     update_time: datetime
+    halt_reason: str = ""
+    seen_time: datetime | None = None  # when it last reported a price
+    session: date | None = None  # that its prices are of
+    lease_s: Decimal | None = None  # after which it is silent
 
     @property
     def equity(self) -> Decimal:
@@ -72,6 +76,20 @@ class PortfolioView:
     def weight(self) -> Decimal:
         """The strategy's part of the equity of all; 0 when there is none."""
         return per_share(self.equity, self.total_equity) if self.total_equity else ZERO
+
+    def is_silent(self, now: datetime) -> bool:
+        """Whether it has reported no price for longer than its lease."""
+        return is_silent(self.lease_s, self.seen_time, now)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeView:
+    """The portfolio as one: whether it is halted, and why."""
+
+    halted: bool
+    reason: str
+    strategies: int  # how many there are
+    update_time: datetime | None  # None: it was never halted, nor limited
 
 
 @dataclass(frozen=True, slots=True)

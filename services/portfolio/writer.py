@@ -65,6 +65,7 @@ class Rules:
     new_id: NewId
     trading_mode: Mode = Mode.PAPER
     check_invariants: bool = False
+    promote_at_once: bool = False  # PROMOTION=at_once
 
 
 class Writer:
@@ -138,7 +139,13 @@ class Writer:
             snapshot = await transaction.load(_merged(commands))
             batch = Batch(
                 snapshot,
-                Desk(rules.brokers, rules.new_id, rules.clock(), rules.trading_mode),
+                Desk(
+                    rules.brokers,
+                    rules.new_id,
+                    rules.clock(),
+                    rules.trading_mode,
+                    promote_at_once=rules.promote_at_once,
+                ),
                 check_invariants=rules.check_invariants,
             )
             decided = _decide(commands, batch, snapshot)
@@ -233,4 +240,9 @@ def _merged(commands: Sequence[Command]) -> Needs:
         requests={command.request_id for command in commands if command.request_id},
         fills={order_id for need in needs for order_id in need.fills},
         accounts={symbol for need in needs for symbol in need.accounts},
+        valued=any(need.valued for need in needs),
+        everyone=any(need.everyone for need in needs),
+        plans={plan_id for need in needs for plan_id in need.plans},
+        decided=any(need.decided for need in needs),
+        open_orders=any(need.open_orders for need in needs),
     )

@@ -18,6 +18,7 @@ from services.portfolio.domain.evidence import BrokerExecution
 from services.portfolio.domain.money import ZERO
 from services.portfolio.domain.order import Fill, Mode, Order, Side
 from services.portfolio.domain.position import Position, PositionAdjustment
+from services.portfolio.domain.promotion import Decision
 from services.portfolio.domain.reconciliation import Acknowledgement, SymbolRow
 from services.portfolio.domain.weather import BrokerState, Weather
 from services.portfolio.live.commands import AssignShares, BookExecution
@@ -46,6 +47,9 @@ class LiveDesk:
     intents: list[UUID] = field(default_factory=list)
     cancel_requests: list[UUID] = field(default_factory=list)
     account: dict[str, Decimal] = field(default_factory=dict)
+    decisions: list[Decision] = field(default_factory=list)
+    at_once: bool = True  # AUTO counts as promoted
+    paper: PaperBroker = field(default_factory=PaperBroker)
 
     @property
     def book(self) -> Book:
@@ -80,7 +84,7 @@ class LiveDesk:
 
     def batch(self) -> Batch:
         """A batch that sees all there is, as the writer makes it, and checks its invariants."""
-        brokers: dict[Mode, Broker] = {Mode.PAPER: PaperBroker()}
+        brokers: dict[Mode, Broker] = {Mode.PAPER: self.paper}
         if self.trading_mode is Mode.LIVE:
             brokers[Mode.LIVE] = LiveBroker(lambda: self.seen, d("0.02"))
         snapshot = Snapshot(
@@ -91,8 +95,11 @@ class LiveDesk:
             {},
             {i: [f for f in self.fills if f.order_id == i] for i in self.orders},
             self.rows(),
+            decisions={decision.strategy_name: decision for decision in self.decisions},
         )
-        desk = Desk(brokers, new_id, LATER, self.trading_mode, "tester")
+        desk = Desk(
+            brokers, new_id, LATER, self.trading_mode, "tester", promote_at_once=self.at_once
+        )
         return Batch(snapshot, desk, check_invariants=True)
 
     def take(self, batch: Batch) -> None:
@@ -107,6 +114,7 @@ class LiveDesk:
         self.acknowledgements += changes.acknowledgements
         self.intents += changes.intents
         self.cancel_requests += changes.cancel_requests
+        self.decisions += changes.decisions
         ids = [(fill.order_id, fill.execution_id) for fill in self.fills]
         assert len(set(ids)) == len(ids), "a fill was booked twice"
         assert self.differences() == []
@@ -158,9 +166,14 @@ class LiveDesk:
 
 
 def desk_with(cash: str | int = 10_000, shares: str | int = 0, cost: str | int = 0) -> LiveDesk:
-    """A LIVE strategy with cash, and shares of SPXL that were assigned to it."""
+    """A LIVE strategy with cash, and shares of SPXL that were assigned to it.
+
+    It has no PAPER book, like those from before there were twins: all facts are of the LIVE one.
+    """
     desk = LiveDesk()
     desk.submit(UpsertPortfolio(NAME, d(cash), RequestedMode.LIVE))
+    del desk.books[NAME, Mode.PAPER]
+    desk.entries = [entry for entry in desk.entries if entry.mode is Mode.LIVE]
     if d(shares):
         desk.account["SPXL"] = d(shares)
         desk.submit(AssignShares(NAME, "SPXL", d(shares), d(cost) / d(shares)))

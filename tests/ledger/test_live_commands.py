@@ -275,23 +275,26 @@ def test_an_acknowledgement_of_shares_that_are_gone_is_taken_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trading", "requested", "mode"),
+    ("trading", "requested", "at_once", "mode"),
     [
-        (Mode.PAPER, RequestedMode.PAPER, Mode.PAPER),
-        (Mode.PAPER, RequestedMode.AUTO, Mode.PAPER),
-        (Mode.PAPER, RequestedMode.LIVE, Mode.PAPER),
-        (Mode.LIVE, RequestedMode.PAPER, Mode.PAPER),
-        (Mode.LIVE, RequestedMode.AUTO, Mode.LIVE),
-        (Mode.LIVE, RequestedMode.LIVE, Mode.LIVE),
+        (Mode.PAPER, RequestedMode.PAPER, True, Mode.PAPER),
+        (Mode.PAPER, RequestedMode.AUTO, True, Mode.PAPER),
+        (Mode.PAPER, RequestedMode.LIVE, True, Mode.PAPER),
+        (Mode.LIVE, RequestedMode.PAPER, True, Mode.PAPER),
+        (Mode.LIVE, RequestedMode.AUTO, False, Mode.PAPER),
+        (Mode.LIVE, RequestedMode.AUTO, True, Mode.LIVE),
+        (Mode.LIVE, RequestedMode.LIVE, False, Mode.LIVE),
     ],
 )
 def test_a_new_strategy_opens_its_book_in_the_mode_it_is_to_have(
-    trading: Mode, requested: RequestedMode, mode: Mode
+    trading: Mode, requested: RequestedMode, at_once: bool, mode: Mode
 ) -> None:
-    desk = LiveDesk(trading)
+    desk = LiveDesk(trading, at_once=at_once)
     desk.submit(UpsertPortfolio(NAME, d(500), requested))
     assert desk.strategies[NAME].mode is mode
-    assert {key: book.cash for key, book in desk.books.items()} == {(NAME, mode): 500}
+    # A LIVE one has a PAPER book too, with as much, for its twin.
+    opened = {PAPER: 500, (NAME, mode): 500}
+    assert {key: book.cash for key, book in desk.books.items()} == opened
 
 
 def test_a_flat_strategy_follows_and_its_other_book_opens_with_nothing() -> None:
@@ -362,7 +365,9 @@ def test_new_live_books_share_the_capital_down_to_the_cent_once() -> None:
     desk.submit(share, share)
     desk.submit(share)
     assert cash_of(desk) == [d("33.33")] * 3
-    deposits = [e for e in desk.entries if e.amount]
+    twins = [book.cash for (_, mode), book in desk.books.items() if mode is Mode.PAPER]
+    assert twins == [d("33.33")] * 3
+    deposits = [e for e in desk.entries if e.amount and e.mode is Mode.LIVE]
     assert [(e.kind, e.reason, e.actor) for e in deposits] == [
         (CashKind.DEPOSIT, "LIVE_CAPITAL", "broker")
     ] * 3

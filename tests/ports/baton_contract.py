@@ -43,6 +43,7 @@ SEEN = Reconciliation(
     ),
     d("99.50"),
     d(1),
+    d("1234.56"),
 )
 
 

@@ -2,11 +2,14 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 
 from services.portfolio.domain.book import RequestedMode, State
-from services.portfolio.domain.order import Order
+from services.portfolio.domain.order import Order, Status
+from services.portfolio.domain.risk import Limits, OnSilence, Whole
 from services.portfolio.ports import (
     Answer,
     Changes,
@@ -33,6 +36,8 @@ from tests.ports.makers import (
 )
 from tests.ports.stores import Store
 
+NOTHING = Snapshot({}, {}, {}, {}, {}, {}, {}, valued=False)
+
 
 async def loaded(ledger: Ledger, needs: Needs) -> Snapshot:
     """A snapshot, read and let go."""
@@ -46,8 +51,8 @@ class LedgerContract:
     async def test_what_does_not_exist_is_absent(self, store: Store) -> None:
         nothing = new_id()
         needs = Needs({"Nobody"}, {nothing}, {new_id()}, {"no-request"}, {nothing}, {"SPXL"})
-        assert await loaded(store.ledger, needs) == Snapshot({}, {}, {}, {}, {}, {}, {})
-        assert await loaded(store.ledger, Needs()) == Snapshot({}, {}, {}, {}, {}, {}, {})
+        assert await loaded(store.ledger, needs) == NOTHING
+        assert await loaded(store.ledger, Needs()) == NOTHING
 
     async def test_what_was_saved_reads_back_exactly(self, store: Store) -> None:
         changes = filled_day("A")
@@ -103,6 +108,89 @@ class LedgerContract:
         found = await loaded(store.ledger, Needs(orders={*asked, bought}, fills=asked))
         assert found.fills == {one: day.fills[::-1], pending: []}  # oldest first
         assert set(found.orders) == {one, bought, pending}
+
+    async def test_open_orders_come_with_their_strategies_when_asked_for(
+        self, store: Store
+    ) -> None:
+        found_of = {status: order("A", status=status) for status in Status}
+        other = order("B")
+        await save(store.ledger, opened("A"), opened("B"))
+        await save(store.ledger, with_orders("A", list(found_of.values())))
+        await save(store.ledger, with_orders("B", [other]))
+        assert (await loaded(store.ledger, Needs({"A"}))).orders == {}
+        executed = found_of[Status.EXECUTED]
+        found = await loaded(store.ledger, Needs({"A"}, {executed.order_id}, open_orders=True))
+        wanted = [executed, found_of[Status.PENDING], found_of[Status.UNKNOWN]]
+        assert found.orders == {each.order_id: each for each in wanted}
+        everyone = await loaded(store.ledger, Needs(everyone=True, open_orders=True))
+        assert set(everyone.orders) == {each.order_id for each in [*wanted[1:], other]}
+
+    async def test_everyone_is_loaded_with_the_whole(self, store: Store) -> None:
+        limits = Limits(max_drawdown=d("0.25"), lease_s=d("0.5"), on_silence=OnSilence.FLATTEN)
+        whole = Whole(True, "a look", limits, at(3))
+        await save(store.ledger, opened("A"), opened("B", 5, LIVE), Changes(whole=whole))
+        found = await loaded(store.ledger, Needs(everyone=True))
+        assert set(found.strategies) == {"A", "B"}
+        assert set(found.books) == {("A", PAPER), ("B", LIVE)}
+        assert found.whole == whole
+        assert (await loaded(store.ledger, Needs({"New"}))).whole == whole
+        assert (await loaded(store.ledger, Needs({"A"}))).whole.limits == limits
+
+    async def test_while_everyone_is_held_nobody_else_reads_or_is_created(
+        self, store: Store
+    ) -> None:
+        await save(store.ledger, opened("A"))
+        told: list[str] = []
+
+        async def other(name: str) -> None:
+            async with store.ledger.transaction() as transaction:
+                found = await transaction.load(Needs({name}))
+                halted = found.whole.halted or found.strategies["A"].portfolio_halted
+                told.append(f"{name} {halted}")
+                if name == "New":
+                    await transaction.save(opened("New"))
+
+        async with asyncio.timeout(20):
+            async with store.ledger.transaction() as transaction:
+                found = await transaction.load(Needs(everyone=True))
+                others = [asyncio.create_task(other(name)) for name in ("A", "New")]
+                await asyncio.sleep(0.1)  # they would have ended by now
+                halted = replace(found.strategies["A"], portfolio_halted=True)
+                await transaction.save(
+                    Changes(strategies={"A": halted}, whole=Whole(True, "", update_time=at(1)))
+                )
+                assert told == []
+            await asyncio.gather(*others)
+        assert sorted(told) == ["A True", "New True"]
+
+    async def test_what_risk_control_says_of_a_strategy_reads_back(self, store: Store) -> None:
+        await save(store.ledger, opened("A"))
+        limits = Limits(d("0.1"), d("0.2"), d("300.5"), 4, d("5.5"), d("0.25"), d(7))
+        one = replace(
+            strategy("A"), limits=limits, portfolio_halted=True, silent=True, flattening=True
+        )
+        await save(store.ledger, Changes(strategies={"A": one}))
+        assert (await loaded(store.ledger, Needs({"A"}))).strategies == {"A": one}
+
+    async def test_orders_of_the_last_minute_are_counted_where_a_limit_asks(
+        self, store: Store
+    ) -> None:
+        limited = replace(strategy("A"), limits=Limits(max_orders_per_minute=9))
+        await save(store.ledger, opened("A"), opened("B"), Changes(strategies={"A": limited}))
+        now = datetime.now(UTC)
+
+        def placed(name: str, ago_s: float) -> Order:
+            time = now - timedelta(seconds=ago_s)
+            uuid7 = (round(time.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62) | new_id().int
+            return replace(order(name), order_id=UUID(int=uuid7), create_time=time)
+
+        twin = replace(placed("A", 1), twin_of=new_id())
+        mine = [placed("A", 50), placed("A", 70), placed("A", 1), twin]
+        await save(store.ledger, with_orders("A", mine), with_orders("B", [placed("B", 2)]))
+        assert (await loaded(store.ledger, Needs({"A", "B"}))).recent_orders == {"A": 2}
+        whole = Whole(limits=Limits(max_orders_per_minute=9), update_time=at(1))
+        await save(store.ledger, Changes(whole=whole))
+        assert (await loaded(store.ledger, Needs({"B"}))).recent_orders == {"": 3}
 
     async def test_saving_again_replaces_the_state_and_keeps_the_rest(self, store: Store) -> None:
         changes = filled_day("A")

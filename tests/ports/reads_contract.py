@@ -104,7 +104,7 @@ class ReadsContract:
         self, store: Store, size: int
     ) -> None:
         symbols = ["AVL", "HOOD", "SPXL"]
-        for name, mode in (("A1", PAPER), ("A1", LIVE), ("B1", PAPER)):
+        for name, mode in (("A1", LIVE), ("A1", PAPER), ("B1", PAPER)):
             held = [position(symbol, 1, 5) for symbol in symbols]
             flat = position("NVDL", 0, 0)
             await save(store.ledger, opened(name, 10, mode, *held, flat))
@@ -127,6 +127,25 @@ class ReadsContract:
                 for key in every
                 if which.strategy_name in (None, key[0]) and which.symbol in (None, key[1])
             ]
+
+    async def test_positions_of_a_paper_twin_are_left_out(self, store: Store) -> None:
+        for mode in (PAPER, LIVE):
+            await save(store.ledger, opened("A", 10, mode, position("SPXL", 1, 5)))
+        (only,) = await store.reads.positions(PositionFilter("A"), None, 10)
+        assert only.mode is LIVE
+
+    async def test_orders_of_paper_twins_are_listed_only_if_asked_for(self, store: Store) -> None:
+        orders = [order("A") for _ in range(4)]
+        twins = [replace(order("A"), twin_of=each.order_id) for each in orders]
+        mixed = sorted([*orders, *twins], key=lambda each: each.order_id)
+        await save(store.ledger, opened("A"), with_orders("A", mixed))
+        for which, every in (
+            (OrderFilter("A"), orders),
+            (OrderFilter(), orders),
+            (OrderFilter("A", twins=True), mixed),
+        ):
+            assert await self.all_orders(store, which, 3) == every[::-1]
+        assert await store.reads.orders_by_id([twins[0].order_id]) == [twins[0]]
 
     async def test_invested_names_the_open_positions_of_the_mode_in_force(
         self, store: Store
@@ -276,9 +295,9 @@ class ReadsContract:
                 mark("Nobody", "SPXL", 9, 9),
             ]
         )
-        assert told == {"A", "C"}
-        assert await store.reads.mark([mark("Nobody", "SPXL", 9, 9)]) == set()
-        assert await store.reads.mark([]) == set()
+        assert told == {("A", None): True, ("C", None): True}
+        assert await store.reads.mark([mark("Nobody", "SPXL", 9, 9)]) == {}
+        assert await store.reads.mark([]) == {}
         views = await store.reads.positions(PositionFilter(), None, 10)
         assert [(v.strategy_name, v.symbol, v.market_price) for v in views] == [
             ("A", "AVL", d(5)),

@@ -10,12 +10,18 @@ from typing import Any
 import asyncpg
 import pytest
 
+from services.portfolio.allocation.ports import AllocationReads
+from services.portfolio.history.ports import HistoryReads
 from services.portfolio.live.ports import Baton, BrokerReads
 from services.portfolio.ports import Feed, Ledger, Reads
+from services.portfolio.promotion.ports import PromotionReads
+from services.portfolio.risk.ports import RiskReads
+from services.portfolio.storage.allocation import PostgresAllocationReads
 from services.portfolio.storage.baton import PostgresBaton
 from services.portfolio.storage.broker_reads import PostgresBrokerReads
 from services.portfolio.storage.database import Database
 from services.portfolio.storage.feed import PostgresFeed
+from services.portfolio.storage.history import PostgresHistory
 from services.portfolio.storage.ledger import PostgresLedger
 from services.portfolio.storage.memory import (
     MemoryBaton,
@@ -23,13 +29,19 @@ from services.portfolio.storage.memory import (
     MemoryLedger,
     MemoryReads,
 )
+from services.portfolio.storage.memory_allocation import MemoryAllocationReads
+from services.portfolio.storage.memory_history import MemoryHistory
+from services.portfolio.storage.memory_promotion import MemoryPromotionReads
+from services.portfolio.storage.memory_risk import MemoryRiskReads
+from services.portfolio.storage.promotion import PostgresPromotionReads
 from services.portfolio.storage.reads import PostgresReads
+from services.portfolio.storage.risk import PostgresRiskReads
 from tests.support.database import fresh_database, psql
 
 IMPLEMENTATIONS = ("memory", "postgresql")
 EMPTY = """
 TRUNCATE strategies, requests, acknowledgements, broker_ids, broker_weather, broker_account,
-         broker_positions CASCADE
+         broker_positions, risk_events, portfolio_state, allocation_policy, plans CASCADE
 """
 
 
@@ -41,6 +53,10 @@ class Store:
     reads: Reads
     feed: Feed
     broker_reads: BrokerReads
+    history: HistoryReads
+    promotion: PromotionReads
+    risk: RiskReads
+    allocation: AllocationReads
     new_baton: Callable[[], Baton]  # of another router each time
     cut: Callable[[], Awaitable[None]]
     cut_sender: Callable[[], Awaitable[None]]  # ends the session that holds the sender's lock
@@ -96,6 +112,10 @@ def memory_store() -> Store:
         MemoryReads(ledger),
         ledger.feed,
         MemoryBrokerReads(ledger),
+        MemoryHistory(ledger),
+        MemoryPromotionReads(ledger),
+        MemoryRiskReads(ledger),
+        MemoryAllocationReads(ledger),
         lambda: MemoryBaton(ledger, lambda: datetime.now(UTC)),
         cut,
         cut_sender,
@@ -125,6 +145,10 @@ async def postgresql_store(url: str) -> AsyncIterator[Store]:
             PostgresReads(database),
             feed,
             PostgresBrokerReads(database),
+            PostgresHistory(database),
+            PostgresPromotionReads(database),
+            PostgresRiskReads(database),
+            PostgresAllocationReads(database),
             new_baton,
             cut,
             cut_sender,

@@ -31,6 +31,19 @@ from tests.ports.makers import filled_day, save, with_orders
 from tests.ports.stores import run_sql
 from tests.support.waiting import wait_until_async
 
+DECIDE = (
+    "INSERT INTO decisions SELECT '00000000-0000-7000-8000-000000000000'::uuid, {name}, now(),"
+    " 'promotion', 'AUTO', 'PAPER', 'LIVE', {outcome}, '', '[]'::jsonb"
+)
+
+PLAN = (
+    "INSERT INTO plans"
+    " SELECT '00000000-0000-7000-8000-000000000000'::uuid, '{state}', '{mode}', '[]', {time}"
+)
+VALUE = (
+    "INSERT INTO valuations"
+    " SELECT {name}, 'PAPER', 1, '2024-05-06'::date, {kind}, 1, 0, 0, {flow}, 1, now()"
+)
 # Each constraint, and a statement that breaks it and no other, on the day that `saved` saved.
 BROKEN = {
     "strategies_pk": "INSERT INTO strategies SELECT * FROM strategies",
@@ -121,6 +134,37 @@ BROKEN = {
         "INSERT INTO acknowledgements OVERRIDING SYSTEM VALUE"
         " SELECT 'SPXL', 1, 1, '', '', now() FROM generate_series(1, 2)"
     ),
+    "valuations_pk": VALUE.format(name="'A'", kind="'CLOSE'", flow=0)
+    + " FROM generate_series(1, 2)",
+    "valuations_strategy_name_mode_fk": VALUE.format(name="'Nobody'", kind="'CLOSE'", flow=0),
+    "valuations_kind_ck": VALUE.format(name="'A'", kind="'GUESS'", flow=0),
+    "valuations_close_of_session_ck": VALUE.format(name="'A'", kind="'CLOSE'", flow=1),
+    "risk_events_pk": (
+        "INSERT INTO risk_events"
+        " SELECT '00000000-0000-0000-0000-000000000001'::uuid, '', 'HALT', '', '', now()"
+        " FROM generate_series(1, 2)"
+    ),
+    "risk_events_kind_ck": (
+        "INSERT INTO risk_events VALUES (gen_random_uuid(), '', 'PANIC', '', '', now())"
+    ),
+    "portfolio_state_pk": (
+        "INSERT INTO portfolio_state SELECT true, false, '', NULL, now() FROM generate_series(1, 2)"
+    ),
+    "portfolio_state_one_row_ck": (
+        "INSERT INTO portfolio_state VALUES (false, false, '', NULL, now())"
+    ),
+    "allocation_policy_pk": (
+        "INSERT INTO allocation_policy SELECT true, '{}' FROM generate_series(1, 2)"
+    ),
+    "allocation_policy_one_row_ck": "INSERT INTO allocation_policy VALUES (false, '{}')",
+    "plans_pk": PLAN.format(state="PLANNED", mode="PAPER", time="NULL")
+    + " FROM generate_series(1, 2)",
+    "plans_state_ck": PLAN.format(state="DROPPED", mode="PAPER", time="NULL"),
+    "plans_mode_ck": PLAN.format(state="PLANNED", mode="DEMO", time="NULL"),
+    "plans_carried_out_or_not_ck": PLAN.format(state="CARRIED_OUT", mode="PAPER", time="NULL"),
+    "decisions_pk": DECIDE.format(name="'A'", outcome="'STAYS'") + " FROM generate_series(1, 2)",
+    "decisions_strategy_name_fk": DECIDE.format(name="'Nobody'", outcome="'STAYS'"),
+    "decisions_outcome_ck": DECIDE.format(name="'A'", outcome="'WENT'"),
 }
 
 
@@ -182,7 +226,7 @@ async def test_replicas_that_start_together_migrate_once(database_url: str) -> N
     for database in databases:
         await database.close()
     assert [row[0] for row in await run_sql(database_url, "SELECT * FROM alembic_version")] == [
-        "0003"
+        "0005"
     ]
 
 

@@ -6,6 +6,7 @@ that nobody else uses it: each test makes strategies of its own.
 
 import uuid
 from collections.abc import Callable
+from datetime import date
 
 import pytest
 
@@ -75,6 +76,15 @@ class PortfolioContract:
         assert (position.quantity, position.average_cost) == (4, 115)
         assert (position.market_price, position.market_value) == (130, 520)
         assert position.unrealized_pnl == 60
+
+    def test_the_latest_session_that_prices_name_is_the_strategys(
+        self, portfolio: PortfolioInterface, fresh_strategy: FreshStrategy
+    ) -> None:
+        name = fresh_strategy(1000)
+        for day in (3, 5, 4):
+            portfolio.report_prices(name, {"SPXL": 130}, session=date(2008, 9, day))
+            portfolio.report_prices(name, {"SPXL": 130})
+        assert portfolio.get_portfolio(name).session == "2008-09-05"
 
     @pytest.mark.parametrize(
         ("act", "reason"),

@@ -3,6 +3,7 @@
 import inspect
 import threading
 import time
+from datetime import date
 
 import grpc
 import pytest
@@ -217,8 +218,9 @@ async def test_the_asyncio_client_does_all_that_the_other_does(router: ScriptedR
         position = await client.set_position("Aio", "PTIR", 2, 10)
         assert await client.invested("Aio")
         assert [p.symbol async for p in client.list_positions(strategy_name="Aio")] == ["PTIR"]
-        await client.report_prices("Aio", {"PTIR": 12})
+        await client.report_prices("Aio", {"PTIR": 12}, session=date(2024, 5, 6))
         assert (await client.get_portfolio("Aio")).equity == 1054
+        assert (await client.get_portfolio("Aio")).session == "2024-05-06"
         await client.delete_position(position.position_id)
         assert (await client.halt("Aio")).state != (await client.resume("Aio")).state
         assert [p.strategy_name for p in await client.list_portfolios()] == ["Aio", NAME]

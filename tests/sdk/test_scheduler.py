@@ -47,6 +47,12 @@ class Trend(Scheduler):
             self.sell_all(self.positionSymbol)
 
 
+def test_prices_are_reported_with_the_session_they_are_of() -> None:
+    strategy = Trend(InMemoryPortfolio(), sma_window=2)
+    portfolio = run_over(strategy, [1.0, 2.0, 3.0, 4.0])
+    assert portfolio.get_portfolio(NAME).session == "2000-01-04"
+
+
 @pytest.fixture
 def events(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[dict[str, Any]]]:
     """The logged events of a kind, as the JSON lines that a supervisor would read."""

@@ -1,8 +1,9 @@
 """The router's rules in memory, for tests: the PAPER book of every strategy, in Decimal.
 
 It answers the very requests that PortfolioClient would send, with the same messages, and raises
-the same errors; tests/sdk/portfolio_contract.py holds both to it. What it leaves out: LIVE, and
-streams that stay open (a watch yields what there is, and ends).
+the same errors; tests/sdk/portfolio_contract.py holds both to it. What it leaves out: LIVE, the
+equity history (a session is kept when it is named, may be any, and is never closed), and streams
+that stay open (a watch yields what there is, and ends).
 """
 
 import hashlib
@@ -263,6 +264,7 @@ class InMemoryPortfolio(PortfolioInterface):
         book = self._book(request.strategy_name)
         for seen in request.prices:
             book.prices[seen.symbol] = _decimal(seen.price)
+        book.session = max(book.session, request.session)
         return portfolio_pb.ReportPricesResponse()
 
     def _audit(
@@ -288,6 +290,7 @@ class InMemoryPortfolio(PortfolioInterface):
             state=Portfolio.HALTED if book.halted else Portfolio.ACTIVE,
             realized_pnl=float(sum((p.realized for p in book.positions.values()), _ZERO)),
             unrealized_pnl=float(sum((book.unrealized(s) for s in book.symbols()), _ZERO)),
+            session=book.session,
         )
         shown.update_time.FromDatetime(datetime.now(UTC))
         return shown
@@ -329,6 +332,7 @@ class _Book:
     requested_mode: portfolio_pb.Portfolio.RequestedMode.ValueType = Portfolio.AUTO
     halted: bool = False
     halted_because: str = ""
+    session: str = ""  # the latest that it named; sorts as its date does
     facts: list[tuple[str, Decimal]] = field(default_factory=list)  # of "cash" or a symbol
 
     def held(self, symbol: str) -> Decimal:

@@ -5,6 +5,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from services.portfolio.domain.book import Book, CashEntry, CashKind
+from services.portfolio.domain.capital import RESERVE
 from services.portfolio.domain.money import ZERO
 from services.portfolio.domain.order import Fill, FillKind, Mode, Order, Side
 from services.portfolio.domain.position import Position, PositionAdjustment, empty_position
@@ -112,6 +113,26 @@ class BookAudit:
             self._differences.append(
                 Difference(self.book.strategy_name, self.book.mode, figure, recorded, recomputed)
             )
+
+
+@dataclass(slots=True)
+class TransferAudit:
+    """Takes the cash entries of all books: what transfers moved in a mode must sum to zero."""
+
+    _moved: dict[Mode, Decimal] = field(default_factory=lambda: dict.fromkeys(Mode, ZERO))
+
+    def take_cash(self, entry: CashEntry) -> None:
+        """Adds a cash entry."""
+        if entry.kind is CashKind.TRANSFER:
+            self._moved[entry.mode] += entry.amount
+
+    def differences(self) -> list[Difference]:
+        """Every difference, once all entries were taken."""
+        return [
+            Difference(RESERVE, mode, "transfers of all books", moved, ZERO)
+            for mode, moved in self._moved.items()
+            if moved
+        ]
 
 
 def _after(held: Position, side: Side, fill: Fill) -> Position:

@@ -6,13 +6,14 @@ booked at, so that replaying them in that order gives the book again.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 
 from services.portfolio.domain.money import ZERO
 from services.portfolio.domain.order import Mode
 from services.portfolio.domain.position import Position
+from services.portfolio.domain.risk import NO_LIMITS, Limits
 
 
 class RequestedMode(StrEnum):
@@ -23,13 +24,14 @@ class RequestedMode(StrEnum):
     LIVE = "LIVE"
 
 
-def mode_to_be(requested: RequestedMode, trading_mode: Mode) -> Mode:
+def mode_to_be(requested: RequestedMode, trading_mode: Mode, *, promoted: bool) -> Mode:
     """The mode that a wish leads to under TRADING_MODE.
 
-    PAPER is always PAPER, and nothing is LIVE unless TRADING_MODE is. AUTO is what TRADING_MODE
-    says, until there is a rule that promotes strategies by their results.
+    PAPER is always PAPER, and nothing is LIVE unless TRADING_MODE is. AUTO is LIVE while the
+    strategy is promoted.
     """
-    return Mode.PAPER if requested is RequestedMode.PAPER else trading_mode
+    wants_live = requested is RequestedMode.LIVE or (requested is RequestedMode.AUTO and promoted)
+    return trading_mode if wants_live else Mode.PAPER
 
 
 class State(StrEnum):
@@ -49,6 +51,19 @@ class Strategy:
     state: State
     halt_reason: str
     update_time: datetime
+    session: date | None = None  # that its prices are of; None before the first
+    session_given: bool = False  # whether it says the session itself
+    portfolio_halted: bool = False  # by the kill switch, beside its own state
+    limits: Limits = NO_LIMITS
+    promoted: bool = False  # what the promotion rule said last
+    live_since: datetime | None = None  # when it last went LIVE
+    silent: bool = False  # it was noted that it reports no prices
+    flattening: bool = False  # what it holds is being sold, until it is flat
+
+    @property
+    def is_halted(self) -> bool:
+        """Whether it takes no new orders: halted itself, or with everything."""
+        return self.portfolio_halted or self.state is State.HALTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +77,12 @@ class Book:
     reserved_cash: Decimal
     positions: Mapping[str, Position]  # by symbol; flat ones included
     update_time: datetime
+    due: Decimal = ZERO  # it is to get (above 0), or to give once it is flat (below 0)
 
     @property
     def free_cash(self) -> Decimal:
         """Cash that a new order may spend."""
-        return self.cash - self.reserved_cash
+        return self.cash - self.reserved_cash + min(self.due, ZERO)
 
     @property
     def capital(self) -> Decimal:
@@ -88,6 +104,7 @@ class CashKind(StrEnum):
     ADJUSTMENT = "ADJUSTMENT"  # set by hand
     TRADE = "TRADE"  # the value of a fill
     COMMISSION = "COMMISSION"  # of a fill
+    TRANSFER = "TRANSFER"  # from another book, or to one
 
 
 @dataclass(frozen=True, slots=True)

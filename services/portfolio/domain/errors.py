@@ -48,6 +48,19 @@ class StrategyNotFoundError(NotFoundError):
         )
 
 
+class NotAStrategyError(NotFoundError):
+    """The name is that of the cash that no strategy has."""
+
+    reason = "STRATEGY_NOT_FOUND"
+
+    def __init__(self, strategy_name: str) -> None:
+        super().__init__(
+            f"{strategy_name} is the name of the cash that no strategy has, which GET /allocation "
+            "shows and transfers alone change. Give a strategy another name.",
+            strategy_name=strategy_name,
+        )
+
+
 class OrderNotFoundError(NotFoundError):
     """No order has this id."""
 
@@ -57,6 +70,19 @@ class OrderNotFoundError(NotFoundError):
         super().__init__(
             f"There is no order {order_id}. GET /orders lists the orders there are.",
             order_id=order_id,
+        )
+
+
+class PlanNotFoundError(NotFoundError):
+    """No plan has this id."""
+
+    reason = "PLAN_NOT_FOUND"
+
+    def __init__(self, plan_id: str) -> None:
+        super().__init__(
+            f"There is no plan {plan_id}. POST /allocation:plan makes one; GET /allocation/plans "
+            "lists the plans there are.",
+            plan_id=plan_id,
         )
 
 
@@ -99,6 +125,36 @@ class StrategyHaltedError(ForbiddenError):
             f"POST /portfolio/{strategy_name}:resume lets it trade again.",
             strategy_name=strategy_name,
             halt_reason=why,
+        )
+
+
+class PortfolioHaltedError(ForbiddenError):
+    """No strategy takes new orders."""
+
+    reason = "STRATEGY_HALTED"
+
+    def __init__(self, strategy_name: str) -> None:
+        super().__init__(
+            f"The whole portfolio is HALTED, {strategy_name} with it, and takes no new orders. "
+            "GET /portfolio says why; POST /portfolio:resume lets it trade again.",
+            strategy_name=strategy_name,
+        )
+
+
+class LimitExceededError(ForbiddenError):
+    """A limit of the strategy's, or of the whole, refuses the order."""
+
+    reason = "LIMIT_EXCEEDED"
+
+    def __init__(self, owner: str, figures: tuple[str, str, str], what: str, instead: str) -> None:
+        limit, allowed, value = figures
+        super().__init__(
+            f"{what}; {limit} of {owner or 'the whole portfolio'} is {allowed}. {instead}, or set "
+            "another limit with POST /risk/limits.",
+            strategy_name=owner,
+            limit=limit,
+            allowed=allowed,
+            value=value,
         )
 
 
@@ -234,6 +290,20 @@ class OutsideSessionError(ForbiddenError):
             "then, or start the routers with OUTSIDE_SESSION=allow to let orders wait for it.",
             symbol=symbol,
             opens=when,
+        )
+
+
+class PlanOutdatedError(ForbiddenError):
+    """The plan cannot be carried out any more."""
+
+    reason = "PLAN_OUTDATED"
+
+    def __init__(self, plan_id: str, why: str, **figures: str) -> None:
+        super().__init__(
+            f"Plan {plan_id} {why}. Nothing was moved. Make a new one with POST /allocation:plan, "
+            "or carry out a new one with POST /allocation:rebalance.",
+            plan_id=plan_id,
+            **figures,
         )
 
 

@@ -3,6 +3,8 @@
 A breach is a fault of ours, never of a caller, so it is an AssertionError.
 """
 
+from collections.abc import Sequence
+
 from services.portfolio.domain.book import Book, CashEntry
 from services.portfolio.domain.money import ZERO
 from services.portfolio.domain.order import Mode
@@ -22,7 +24,8 @@ def check_move(
     _require(after.cash - cash_before == moved, "cash moved by other than its entries", after)
     # Cash and what the shares cost, less what was realised, changes only by what came from
     # outside: a trade turns one into the other and loses nothing.
-    from_outside = sum((e.amount for e in entries if e.kind in ("DEPOSIT", "ADJUSTMENT")), ZERO)
+    outside = ("DEPOSIT", "ADJUSTMENT", "TRANSFER")
+    from_outside = sum((entry.amount for entry in entries if entry.kind in outside), ZERO)
     from_outside += adjustment.cost_delta if adjustment else ZERO
     capital_before = before.capital if before else ZERO
     _require(after.capital - capital_before == from_outside, "capital came from nowhere", after)
@@ -31,6 +34,12 @@ def check_move(
         "changed without a new version",
         after,
     )
+
+
+def check_transfers(entries: Sequence[CashEntry]) -> None:
+    """Checks that what one command moved between books sums to zero."""
+    moved = sum((entry.amount for entry in entries), ZERO)
+    _require(not moved, f"transfers sum to {moved}", entries)
 
 
 def check_book(book: Book) -> None:

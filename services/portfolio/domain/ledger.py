@@ -23,6 +23,7 @@ from services.portfolio.domain.errors import (
     InsufficientCashError,
     InsufficientSharesError,
     NothingToSellError,
+    PortfolioHaltedError,
     ReservedError,
     StrategyHaltedError,
     TooLargeError,
@@ -95,9 +96,12 @@ def require_active(strategy: Strategy) -> None:
 
     Raises:
         StrategyHaltedError: It may not.
+        PortfolioHaltedError: Nobody may.
     """
     if strategy.state is State.HALTED:
         raise StrategyHaltedError(strategy.name, strategy.halt_reason)
+    if strategy.portfolio_halted:
+        raise PortfolioHaltedError(strategy.name)
 
 
 def accept(book: Book, ticket: Ticket, now: datetime) -> Booking:
@@ -537,6 +541,28 @@ def set_cash(
     return after, (entry,)
 
 
+def transfer(
+    book: Book, amount: Decimal, due: Decimal, reason: str, now: datetime, actor: str
+) -> tuple[Book, tuple[CashEntry, ...]]:
+    """Moves cash into a book (above 0) or out of it, in USD, and sets what stays due.
+
+    Raises:
+        ReservedError: It takes away what open orders have reserved.
+    """
+    cash = book.cash + amount
+    if amount < 0 and cash < book.reserved_cash:
+        raise ReservedError("USD", cash, book.reserved_cash)
+    if not amount and due == book.due:
+        return book, ()
+    after = _changed(book, now, cash=cash, due=due)
+    if not amount:
+        return after, ()
+    entry = CashEntry(
+        book.strategy_name, book.mode, after.version, CashKind.TRANSFER, amount, actor, reason, now
+    )
+    return after, (entry,)
+
+
 def set_position(
     book: Book, wanted: Position, reason: str, now: datetime, actor: str
 ) -> tuple[Book, tuple[PositionAdjustment, ...]]:
@@ -578,6 +604,7 @@ def _changed(
     cash: Decimal | None = None,
     reserved_cash: Decimal | None = None,
     position: Position | None = None,
+    due: Decimal | None = None,
 ) -> Book:
     """The book one version on, with what is given replaced."""
     positions = book.positions
@@ -594,6 +621,7 @@ def _changed(
         book.reserved_cash if reserved_cash is None else reserved_cash,
         positions,
         now,
+        book.due if due is None else due,
     )
 
 

@@ -6,10 +6,11 @@ factors of 15 digits make 30, and a product cut to 28 and then to 8 decimals is 
 products and quotients are taken with as many digits as they can need.
 """
 
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Context, Decimal
 
 ZERO = Decimal(0)
 STEP = Decimal("0.00000001")
+GROWTH_STEP = Decimal("1e-18")  # of what 1 USD has become
 DECIMALS = 8
 LARGEST = Decimal("99999999999999999999.99999999")  # 28 digits, as the database has them
 EXACT = Context(prec=100, rounding=ROUND_HALF_EVEN)  # three factors of 28 digits, and more
@@ -23,6 +24,11 @@ def rounded(amount: Decimal) -> Decimal:
 def value_of(quantity: Decimal, price: Decimal) -> Decimal:
     """What `quantity` shares are worth at `price` USD a share, in USD."""
     return rounded(EXACT.multiply(quantity, price))
+
+
+def market_value(quantity: Decimal, price: Decimal) -> Decimal:
+    """What `quantity` shares are worth at the market, in USD; rounded as PostgreSQL rounds."""
+    return EXACT.multiply(quantity, price).quantize(STEP, ROUND_HALF_UP, EXACT)
 
 
 def per_share(value: Decimal, quantity: Decimal) -> Decimal:

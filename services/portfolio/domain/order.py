@@ -66,6 +66,7 @@ class Order:
     request_id: str
     create_time: datetime
     update_time: datetime
+    twin_of: UUID | None = None  # the LIVE order whose intent it follows on paper
 
     @property
     def open_quantity(self) -> Decimal:

@@ -42,6 +42,7 @@ class Reconciliation:
     rows: tuple[SymbolRow, ...]  # by symbol; those where anything is not 0
     broker_cash: Decimal | None  # USD
     strategies_cash: Decimal  # the sum over all LIVE books, USD
+    net_liquidation: Decimal | None = None  # what the whole account is worth, USD
 
     @property
     def unallocated_cash(self) -> Decimal | None:

@@ -3,7 +3,7 @@
 A double becomes a Decimal once, by its shortest decimal text, so that 0.1 is 0.1.
 """
 
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -22,11 +22,14 @@ from services.portfolio.domain.money import DECIMALS
 from services.portfolio.domain.order import Mode, Order, Side, Status
 from services.portfolio.domain.reconciliation import Reconciliation
 from services.portfolio.domain.weather import BrokerState, Weather, masked
+from services.portfolio.history.sessions import session_at
 from services.portfolio.ports import UnavailableError
 from services.portfolio.rpc.errors import InvalidFieldError
 from services.portfolio.views import InvestedView, PortfolioView, PositionView
 
 MOST_DIGITS = 15  # a double holds 15 significant decimal digits exactly
+
+FURTHEST_SESSION = timedelta(days=7)  # a typing error would end the history there
 
 MODES = {mode: BookMessage.Mode.Value(mode) for mode in Mode}
 SIDES = {side: OrderMessage.Side.Value(side) for side in Side}
@@ -59,6 +62,25 @@ def optional_decimal(number: float, field: str, *, present: bool) -> Decimal | N
     return decimal_of(number, field) if present else None
 
 
+def session_of(text: str, now: datetime) -> date | None:
+    """The session that prices are of; None when none is given.
+
+    Raises:
+        InvalidFieldError: It is no date, or further away than a clock or a time zone explains.
+    """
+    if not text:
+        return None
+    try:
+        session = date.fromisoformat(text)
+    except ValueError:
+        raise InvalidFieldError(("session", f"must be a date; there is no {text}")) from None
+    if session > session_at(now) + FURTHEST_SESSION:
+        raise InvalidFieldError(
+            ("session", f"is {text}, more than {FURTHEST_SESSION.days} days after today")
+        )
+    return session
+
+
 def uuid_of(text: str) -> UUID:
     """The id. Its form was checked by the contract's rules."""
     return UUID(text)
@@ -82,6 +104,7 @@ def order_message(order: Order) -> OrderMessage:
         request_id=order.request_id,
         create_time=timestamp(order.create_time),
         update_time=timestamp(order.update_time),
+        twin_of="" if order.twin_of is None else str(order.twin_of),
     )
 
 
@@ -102,7 +125,7 @@ def position_message(position: PositionView) -> PositionMessage:
     )
 
 
-def portfolio_message(portfolio: PortfolioView) -> PortfolioMessage:
+def portfolio_message(portfolio: PortfolioView, now: datetime) -> PortfolioMessage:
     """A strategy's state as the contract has it."""
     return PortfolioMessage(
         strategy_name=portfolio.strategy_name,
@@ -118,6 +141,10 @@ def portfolio_message(portfolio: PortfolioView) -> PortfolioMessage:
         realized_pnl=float(portfolio.realized_pnl),
         unrealized_pnl=float(portfolio.unrealized_pnl),
         update_time=timestamp(portfolio.update_time),
+        halt_reason=portfolio.halt_reason,
+        seen_time=None if portfolio.seen_time is None else timestamp(portfolio.seen_time),
+        silent=portfolio.is_silent(now),
+        session="" if portfolio.session is None else portfolio.session.isoformat(),
     )
 
 

@@ -113,11 +113,13 @@ WITH seen AS (
     ON CONFLICT (symbol) DO UPDATE SET
         quantity = excluded.quantity, strategies_quantity = excluded.strategies_quantity
 ), account AS (
-    INSERT INTO broker_account (one, time, cash, strategies_cash) VALUES (true, $2, $3, $4)
+    INSERT INTO broker_account (one, time, cash, strategies_cash, net_liquidation)
+    VALUES (true, $2, $3, $4, $5)
     ON CONFLICT (one) DO UPDATE SET
-        time = excluded.time, cash = excluded.cash, strategies_cash = excluded.strategies_cash
+        time = excluded.time, cash = excluded.cash, strategies_cash = excluded.strategies_cash,
+        net_liquidation = excluded.net_liquidation
 )
-SELECT pg_notify('{CHANNEL}', $5)
+SELECT pg_notify('{CHANNEL}', $6)
 """  # noqa: S608 - a constant
 
 # One row for the cash, which has no symbol, and one for each symbol.
@@ -243,7 +245,13 @@ class PostgresBaton:
             for row in seen.rows
         ]
         await self._fetch(
-            KEEP, json_rows(rows), seen.time, seen.broker_cash, seen.strategies_cash, BROKER_NOTICE
+            KEEP,
+            json_rows(rows),
+            seen.time,
+            seen.broker_cash,
+            seen.strategies_cash,
+            seen.net_liquidation,
+            BROKER_NOTICE,
         )
 
     async def strategies(self) -> tuple[Mapping[str, Decimal], Decimal]:

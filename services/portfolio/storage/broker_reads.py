@@ -17,7 +17,8 @@ FROM broker_weather
 
 # A row for each symbol, or one without any; none before the first comparison.
 RECONCILIATION = f"""
-SELECT account.time, account.cash, account.strategies_cash, symbol, compared.quantity AS broker,
+SELECT account.time, account.cash, account.strategies_cash, account.net_liquidation,
+       symbol, compared.quantity AS broker,
        compared.strategies_quantity AS strategies, coalesce(newest.quantity, 0) AS acknowledged
 FROM broker_account account
 LEFT JOIN broker_positions compared ON true
@@ -56,4 +57,6 @@ class PostgresBrokerReads:
             return Reconciliation(None, (), None, ZERO)
         rows = tuple(symbol_row_of(row) for row in found if row["symbol"] is not None)
         first = found[0]
-        return Reconciliation(first["time"], rows, first["cash"], first["strategies_cash"])
+        return Reconciliation(
+            first["time"], rows, first["cash"], first["strategies_cash"], first["net_liquidation"]
+        )

@@ -4,12 +4,13 @@ from typing import TypeAlias
 
 import asyncpg
 
-from services.portfolio.domain.audit import BookAudit, Difference
+from services.portfolio.domain.audit import BookAudit, Difference, TransferAudit
+from services.portfolio.domain.audit_valuations import ValuationAudit
 from services.portfolio.domain.book import Book, CashEntry, CashKind
 from services.portfolio.domain.order import Mode, Side
 from services.portfolio.domain.position import Position, PositionAdjustment
 from services.portfolio.ports import BookKey
-from services.portfolio.storage.rows import Row, fill_of, order_of
+from services.portfolio.storage.rows import Row, fill_of, order_of, valuation_of
 from services.portfolio.storage.statements import ORDER_COLUMNS
 
 PREFETCH = 500  # rows; between two fetches the router answers others
@@ -22,8 +23,21 @@ SELECT strategy_name, mode, position_id, symbol, quantity, reserved_quantity, co
 FROM positions
 """
 
+# Cash entries with the valuations among them, in the order in which each book had them, and where
+# shares came or left by hand: number 0 is no valuation, and what flowed is an amount as well.
 CASH = """
-SELECT strategy_name, mode, book_version, kind, amount, actor, reason, time FROM cash_entries
+SELECT strategy_name, mode, 0 AS number, NULL::date AS session, kind, book_version,
+       0::numeric AS cash, 0::numeric AS positions_value, amount AS flow, 0::numeric AS growth,
+       time, actor, reason
+FROM cash_entries
+UNION ALL
+SELECT strategy_name, mode, 0, NULL, NULL, book_version, 0, 0, 0, 0, time, actor, reason
+FROM position_adjustments
+UNION ALL
+SELECT strategy_name, mode, number, session, kind, book_version, cash, positions_value,
+       flow, growth, time, '', ''
+FROM valuations
+ORDER BY book_version, number
 """
 
 # Fills, what was learnt of them later, and adjustments, in the order in which each book booked
@@ -59,9 +73,19 @@ async def audit_books(connection: Connection) -> tuple[int, list[Difference]]:
     Runs inside the caller's transaction, which must see one moment (REPEATABLE READ).
     """
     audits = {(book.strategy_name, book.mode): BookAudit(book) for book in await _books(connection)}
-    async for name, mode, version, kind, *rest in connection.cursor(CASH, prefetch=PREFETCH):
-        key = (name, Mode(mode))
-        audits[key].take_cash(CashEntry(*key, version, CashKind(kind), *rest))
+    curves = {key: ValuationAudit(*key) for key in audits}
+    transfers = TransferAudit()
+    async for row in connection.cursor(CASH, prefetch=PREFETCH):
+        key = (row["strategy_name"], Mode(row["mode"]))
+        if row["number"]:
+            curves[key].take_valuation(valuation_of(row))
+        elif row["kind"] is None:
+            curves[key].take_shares(row["book_version"])
+        else:
+            entry = _cash_entry(key, row)
+            audits[key].take_cash(entry)
+            curves[key].take_cash(entry)
+            transfers.take_cash(entry)
     async for row in connection.cursor(SHARES, prefetch=PREFETCH):
         key = (row["strategy_name"], Mode(row["mode"]))
         if row["side"] is None:
@@ -72,7 +96,9 @@ async def audit_books(connection: Connection) -> tuple[int, list[Difference]]:
         audits[row["strategy_name"], Mode(row["mode"])].take_order(
             order_of(row), row["sum_quantity"], row["sum_value"], row["sum_commission"]
         )
-    return len(audits), [found for audit in audits.values() for found in audit.differences()]
+    found = [difference for audit in audits.values() for difference in audit.differences()]
+    found += [difference for curve in curves.values() for difference in curve.differences()]
+    return len(audits), [*found, *transfers.differences()]
 
 
 async def _books(connection: Connection) -> list[Book]:
@@ -87,6 +113,19 @@ async def _books(connection: Connection) -> list[Book]:
         position = Position(*values)
         positions[name, Mode(mode)][position.symbol] = position
     return books
+
+
+def _cash_entry(key: BookKey, row: Row) -> CashEntry:
+    """A cash entry from a row of CASH."""
+    return CashEntry(
+        *key,
+        row["book_version"],
+        CashKind(row["kind"]),
+        row["flow"],
+        row["actor"],
+        row["reason"],
+        row["time"],
+    )
 
 
 def _adjustment(key: BookKey, row: Row) -> PositionAdjustment:

@@ -1,22 +1,29 @@
 """The ledger on PostgreSQL: one transaction reads and locks, decides, writes, and tells of it."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
+import orjson
 from pydantic import TypeAdapter
 
 from services.portfolio.domain.book import Book, RequestedMode, State, Strategy
+from services.portfolio.domain.capital import Plan
 from services.portfolio.domain.order import Fill, Mode
 from services.portfolio.domain.position import Position
+from services.portfolio.domain.promotion import Decision
 from services.portfolio.domain.reconciliation import SymbolRow
+from services.portfolio.domain.risk import NO_LIMITS, Limits, Whole
+from services.portfolio.domain.valuation import Valuation
 from services.portfolio.ports import (
     Answer,
     BookKey,
     Changes,
     Needs,
+    PriceMark,
     Snapshot,
     StorageConflictError,
     StoredRequest,
@@ -25,12 +32,20 @@ from services.portfolio.storage import statements as sql
 from services.portfolio.storage.database import Database
 from services.portfolio.storage.notices import notices
 from services.portfolio.storage.rows import (
+    DECISION,
+    PLAN,
+    POLICY,
+    decision_of,
     fill_of,
     json_rows,
+    limits_json,
+    limits_of,
     order_of,
     portfolio_view_of,
     position_view_of,
     symbol_row_of,
+    valuation_of,
+    whole_of,
 )
 from services.portfolio.views import PortfolioView, PositionView
 
@@ -41,6 +56,7 @@ REQUESTED_MODES = {mode.value: mode for mode in RequestedMode}
 STATES = {state.value: state for state in State}
 MOST_KNOWN = 10_000  # books to remember
 ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer)
+RECENT = timedelta(seconds=60)
 
 
 class PostgresLedger:
@@ -83,29 +99,91 @@ class PostgresTransaction:
         """Reads what a batch needs and locks its strategies, in name order."""
         fetch = self._connection.fetch
         names = set(needs.strategies)
+        if needs.everyone:
+            await self._connection.execute(sql.LOCK_EVERYONE)
+            names |= {row["strategy_name"] for row in await fetch(sql.EVERYONE)}
         if needs.orders or needs.positions:
             owners = await fetch(sql.OWNERS, list(needs.orders), list(needs.positions))
             names |= {row["strategy_name"] for row in owners}
         locked = await fetch(sql.LOCK, list(names))
         await self._read_books(locked)
-        orders: Sequence[Row] = ()
+        orders: list[Row] = []
         owned: Sequence[Row] = ()
         requests: Sequence[Row] = ()
         if needs.orders:
             orders = await fetch(sql.ORDERS_BY_ID, list(needs.orders))
+        if needs.open_orders:
+            orders += await fetch(sql.OPEN_ORDERS, list(names))
         if needs.positions:
             owned = await fetch(sql.POSITION_OWNERS, list(needs.positions))
         if needs.requests:
             requests = await fetch(sql.REQUESTS, list(needs.requests))
+        strategies = {row[0]: strategy_of(row) for row in locked}
+        # Only who creates strategies or halts everything asks for more than the limits.
+        if needs.everyone or len(strategies) < len(names):
+            whole = await self._read_whole()
+        else:
+            whole = Whole(limits=limits_of(locked[0]["whole_limits"]) if locked else NO_LIMITS)
+        limited = {
+            name
+            for name, strategy in strategies.items()
+            if strategy.limits.need_marks or whole.limits.need_marks
+        }
+        marked = names if needs.valued else limited
         return Snapshot(
-            {row[0]: _strategy(row) for row in locked},
+            strategies,
             dict(self.seen),
             {row["order_id"]: order_of(row) for row in orders},
             {row[0]: ((row[1], Mode(row[2])), row[3]) for row in owned},
             {row[0]: _request(row) for row in requests},
             await self._read_fills(needs, orders) if needs.fills else {},
             await self._read_account(needs) if needs.accounts else {},
+            whole,
+            needs.valued,
+            await self._read_marks(marked) if marked else {},
+            await self._read_valuations(names) if needs.valued else {},
+            await self._count_recent(strategies, whole.limits),
+            await self._read_plans(needs.plans) if needs.plans else {},
+            await self._read_decisions(names) if needs.decided else {},
         )
+
+    async def _read_whole(self) -> Whole:
+        return whole_of(await self._connection.fetchrow(sql.WHOLE))
+
+    async def _read_marks(self, names: Collection[str]) -> dict[tuple[str, str], PriceMark]:
+        rows = await self._connection.fetch(sql.MARKS, list(names))
+        return {(row[0], row[1]): PriceMark(*row) for row in rows}
+
+    async def _read_valuations(self, names: Collection[str]) -> dict[BookKey, Valuation]:
+        rows = await self._connection.fetch(sql.LAST_VALUATIONS, list(names))
+        return {(row[0], MODES[row[1]]): valuation_of(row) for row in rows}
+
+    async def _read_plans(self, plan_ids: Collection[UUID]) -> dict[UUID, Plan]:
+        rows = await self._connection.fetch(sql.PLANS, list(plan_ids))
+        plans = [PLAN.validate_json(row["plan"]) for row in rows]
+        return {plan.plan_id: plan for plan in plans}
+
+    async def _read_decisions(self, names: Collection[str]) -> dict[str, Decision]:
+        rows = await self._connection.fetch(sql.LAST_DECISIONS, list(names))
+        return {row["strategy_name"]: decision_of(row) for row in rows}
+
+    async def _count_recent(
+        self, strategies: Mapping[str, Strategy], whole: Limits
+    ) -> dict[str, int]:
+        """Orders of the last 60 s, of those whose limits ask for it; "" is the whole."""
+        counted: dict[str, int] = {}
+        names = [s.name for s in strategies.values() if s.limits.max_orders_per_minute is not None]
+        if not names and whole.max_orders_per_minute is None:
+            return counted
+        since = first_id(datetime.now(UTC) - RECENT)
+        if names:
+            counted = dict.fromkeys(names, 0)
+            for row in await self._connection.fetch(sql.RECENT_ORDERS, names, since):
+                counted[row[0]] = row[1]
+        if whole.max_orders_per_minute is not None:
+            await self._connection.execute(sql.LOCK_COUNT)
+            counted[""] = await self._connection.fetchval(sql.RECENT_ORDERS_OF_ALL, since)
+        return counted
 
     async def _read_books(self, locked: Sequence[Row]) -> None:
         """Takes the books of locked strategies: those known at their version, the others read."""
@@ -146,6 +224,14 @@ class PostgresTransaction:
                 "state": strategy.state,
                 "halt_reason": strategy.halt_reason,
                 "update_time": strategy.update_time,
+                "session": strategy.session,
+                "session_given": strategy.session_given,
+                "portfolio_halted": strategy.portfolio_halted,
+                "limits": limits_json(strategy.limits),
+                "promoted": strategy.promoted,
+                "live_since": strategy.live_since,
+                "silent": strategy.silent,
+                "flattening": strategy.flattening,
             }
             for strategy in changes.strategies.values()
         ]
@@ -157,6 +243,7 @@ class PostgresTransaction:
                 "cash": book.cash,
                 "reserved_cash": book.reserved_cash,
                 "update_time": book.update_time,
+                "due": book.due,
             }
             for book in changes.books.values()
         ]
@@ -197,6 +284,35 @@ class PostgresTransaction:
             await self._connection.fetch(sql.REQUEST_CANCEL, sorted(set(changes.cancel_requests)))
         if changes.acknowledgements:
             await self._connection.fetch(sql.ACKNOWLEDGE, json_rows(changes.acknowledgements))
+        await self._save_judgement(changes)
+
+    async def _save_judgement(self, changes: Changes) -> None:
+        """Writes what few batches bring: valuations, risk, decisions, plans."""
+        fetch = self._connection.fetch
+        if changes.valuations:
+            await fetch(sql.VALUE, json_rows(changes.valuations))
+        if changes.risk_events:
+            await fetch(sql.RISK_EVENTS, json_rows(changes.risk_events))
+        if changes.decisions:
+            decisions = [DECISION.dump_python(each, mode="json") for each in changes.decisions]
+            await fetch(sql.DECIDE, json_rows(decisions))
+        if changes.whole is not None:
+            whole = changes.whole
+            limits = limits_json(whole.limits)
+            text = None if limits is None else orjson.dumps(limits).decode()
+            await fetch(sql.SET_WHOLE, whole.halted, whole.halt_reason, text, whole.update_time)
+        if changes.policy is not None:
+            await fetch(sql.SET_POLICY, POLICY.dump_json(changes.policy).decode())
+        if changes.plans:
+            plans = list(changes.plans.values())
+            await fetch(
+                sql.PLAN,
+                [plan.plan_id for plan in plans],
+                [plan.state.value for plan in plans],
+                [plan.mode.value for plan in plans],
+                [PLAN.dump_json(plan).decode() for plan in plans],
+                [plan.carry_out_time for plan in plans],
+            )
 
     async def portfolio(self, strategy_name: str) -> PortfolioView:
         """A strategy's state, with what this transaction has written."""
@@ -226,7 +342,8 @@ class PostgresTransaction:
         )
 
 
-def _strategy(row: Row) -> Strategy:
+def strategy_of(row: Row) -> Strategy:
+    """A strategy, from all its columns."""
     return Strategy(
         row["strategy_name"],
         REQUESTED_MODES[row["requested_mode"]],
@@ -234,7 +351,20 @@ def _strategy(row: Row) -> Strategy:
         STATES[row["state"]],
         row["halt_reason"],
         row["update_time"],
+        row["session"],
+        row["session_given"],
+        row["portfolio_halted"],
+        limits_of(row["limits"]),
+        row["promoted"],
+        row["live_since"],
+        row["silent"],
+        row["flattening"],
     )
+
+
+def first_id(time: datetime) -> UUID:
+    """The least UUIDv7 of a moment."""
+    return UUID(int=(round(time.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62))
 
 
 def _books(rows: Sequence[Row]) -> dict[BookKey, Book]:
@@ -242,12 +372,12 @@ def _books(rows: Sequence[Row]) -> dict[BookKey, Book]:
     books: dict[BookKey, Book] = {}
     positions: dict[BookKey, dict[str, Position]] = {}
     for row in rows:
-        name, mode, version, cash, reserved_cash, update_time, position_id, *rest = row.values()
+        name, mode, version, cash, reserved, update_time, due, position_id, *rest = row.values()
         key = (name, MODES[mode])
         if key not in books:
             positions[key] = {}
             books[key] = Book(
-                name, key[1], version, cash, reserved_cash, positions[key], update_time
+                name, key[1], version, cash, reserved, positions[key], update_time, due
             )
         if position_id is not None:
             positions[key][rest[0]] = Position(position_id, *rest)

@@ -6,21 +6,26 @@ for all transactions, and lists that are searched from end to end. Nothing outli
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Collection, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
 
-from services.portfolio.domain.audit import BookAudit, Difference
-from services.portfolio.domain.book import Book, CashEntry, CashKind, Strategy
+from services.portfolio.domain.audit import BookAudit, Difference, TransferAudit
+from services.portfolio.domain.audit_valuations import ValuationAudit
+from services.portfolio.domain.book import Book, CashEntry, CashKind, State, Strategy
+from services.portfolio.domain.capital import RESERVE, AllocationPolicy, Plan
 from services.portfolio.domain.executions import COMMISSION
 from services.portfolio.domain.money import ZERO, per_share
 from services.portfolio.domain.order import Fill, FillKind, Mode, Order, OrderEvent, Status
 from services.portfolio.domain.position import Position, PositionAdjustment
+from services.portfolio.domain.promotion import Decision
 from services.portfolio.domain.reconciliation import Acknowledgement, Reconciliation, SymbolRow
+from services.portfolio.domain.risk import UNTOUCHED, RiskEvent, Whole
+from services.portfolio.domain.valuation import Valuation, ValuationKind
 from services.portfolio.domain.weather import Weather
 from services.portfolio.live.ports import Intent, OutvotedError
 from services.portfolio.ports import (
@@ -28,6 +33,7 @@ from services.portfolio.ports import (
     Changes,
     Clock,
     LedgerEvent,
+    MarkKey,
     Needs,
     OrderFilter,
     PositionFilter,
@@ -74,6 +80,13 @@ class Tables:
     errands: dict[UUID, Errand] = field(default_factory=dict)
     last_ids: dict[int, int] = field(default_factory=dict)  # by client id
     acknowledgements: list[Acknowledgement] = field(default_factory=list)
+    valuations: dict[tuple[BookKey, int], Valuation] = field(default_factory=dict)
+    closed: dict[tuple[BookKey, date | None], int] = field(default_factory=dict)
+    risk_events: dict[UUID, RiskEvent] = field(default_factory=dict)
+    decisions: dict[UUID, Decision] = field(default_factory=dict)
+    plans: dict[UUID, Plan] = field(default_factory=dict)
+    policy: AllocationPolicy | None = None
+    whole: Whole = UNTOUCHED
     weather: Weather | None = None
     compared: Reconciliation = NOTHING_COMPARED
 
@@ -92,6 +105,10 @@ class Tables:
         """The fills of an order, oldest first."""
         own = (fill for fill in self.fills.values() if fill.order_id == order_id)
         return sorted(own, key=lambda fill: fill.book_version)
+
+    def is_twin(self, key: BookKey) -> bool:
+        """Whether it is the PAPER book of a strategy that is LIVE."""
+        return key[1] is Mode.PAPER and self.strategies[key[0]].mode is Mode.LIVE
 
     def position_view(self, owner: tuple[BookKey, str]) -> PositionView:
         """A position at market: at what the strategy saw last, or traded at since."""
@@ -112,6 +129,34 @@ class Tables:
             position.realized_pnl,
             max(position.update_time, mark.time) if mark else position.update_time,
         )
+
+    def last_valuations(self, names: Collection[str]) -> dict[BookKey, Valuation]:
+        """The last valuation of each book of these strategies."""
+        last: dict[BookKey, Valuation] = {}
+        for (key, _), valuation in self.valuations.items():  # each book's in the order of numbers
+            if key[0] in names:
+                last[key] = valuation
+        return last
+
+    def last_decisions(self, names: Collection[str]) -> dict[str, Decision]:
+        """The last decision on the mode of each of these strategies."""
+        ordered = sorted(self.decisions.items())
+        return {each.strategy_name: each for _, each in ordered if each.strategy_name in names}
+
+    def recent_orders(self, strategies: Iterable[Strategy]) -> dict[str, int]:
+        """Orders of the last 60 s, of those whose limits ask for it; "" is the whole."""
+        names = [s.name for s in strategies if s.limits.max_orders_per_minute is not None]
+        of_all = self.whole.limits.max_orders_per_minute is not None
+        if not names and not of_all:
+            return {}
+        since = datetime.now(UTC) - timedelta(seconds=60)
+        recent = [
+            order.strategy_name
+            for order in self.orders.values()
+            if order.create_time >= since and order.twin_of is None
+        ]
+        counted = {name: recent.count(name) for name in names}
+        return {**counted, "": len(recent)} if of_all else counted
 
     def live_shares(self) -> dict[str, Decimal]:
         """Shares by symbol, summed over all LIVE books."""
@@ -161,16 +206,25 @@ class Tables:
             name,
             strategy.mode,
             strategy.requested_mode,
-            strategy.state,
+            State.HALTED if strategy.is_halted else State.ACTIVE,
             book.cash,
             book.reserved_cash,
             sum((p.market_value for p in held), ZERO),
             sum((p.cost for p in held), ZERO),
             sum((p.realized_pnl for p in book.positions.values()), ZERO),
             bool(held),
-            sum((self._equity(each) for each in self.strategies.values()), ZERO),
+            sum((self._equity(s) for s in self.strategies.values() if s.name != RESERVE), ZERO),
             max(times),
+            self._halt_reason(strategy),
+            max((mark.time for (of, _), mark in self.marks.items() if of == name), default=None),
+            strategy.session,
+            strategy.limits.lease_s,
         )
+
+    def _halt_reason(self, strategy: Strategy) -> str:
+        if strategy.state is State.HALTED:
+            return strategy.halt_reason
+        return self.whole.halt_reason if strategy.portfolio_halted else ""
 
     def _equity(self, strategy: Strategy) -> Decimal:
         key = (strategy.name, strategy.mode)
@@ -252,17 +306,38 @@ class MemoryTransaction:
         }
         names = {
             *needs.strategies,
+            *(tables.strategies if needs.everyone else ()),
             *(order.strategy_name for order in orders.values()),
             *(name for (name, _), _ in owners.values()),
         }
+        if needs.open_orders:
+            orders |= {
+                order_id: order
+                for order_id, order in tables.orders.items()
+                if order.is_open and order.strategy_name in names
+            }
+        strategies = {name: tables.strategies[name] for name in names if name in tables.strategies}
+        limited = {
+            each.name
+            for each in strategies.values()
+            if each.limits.need_marks or tables.whole.limits.need_marks
+        }
+        marked = names if needs.valued else limited
         return Snapshot(
-            {name: tables.strategies[name] for name in names if name in tables.strategies},
+            strategies,
             {key: tables.book(key) for key in tables.books if key[0] in names},
             orders,
             owners,
             {i: tables.requests[i] for i in needs.requests if i in tables.requests},
             {i: tables.fills_of(i) for i in needs.fills if i in orders},
             tables.accounts(needs.accounts),
+            tables.whole,
+            needs.valued,
+            {key: mark for key, mark in tables.marks.items() if key[0] in marked},
+            tables.last_valuations(names) if needs.valued else {},
+            tables.recent_orders(strategies.values()),
+            {plan_id: tables.plans[plan_id] for plan_id in needs.plans if plan_id in tables.plans},
+            tables.last_decisions(names) if needs.decided else {},
         )
 
     async def save(self, changes: Changes) -> None:
@@ -289,6 +364,18 @@ class MemoryTransaction:
             errand = tables.errands.get(order_id, Errand())
             tables.errands[order_id] = replace(errand, cancel_requested=True)
         tables.acknowledgements.extend(changes.acknowledgements)
+        for valuation in changes.valuations:
+            owner = (valuation.strategy_name, valuation.mode)
+            if valuation.kind is ValuationKind.CLOSE:
+                _insert(tables.closed, (owner, valuation.session), valuation.number)
+            _insert(tables.valuations, (owner, valuation.number), valuation)
+        for happened in changes.risk_events:
+            _insert(tables.risk_events, happened.event_id, happened)
+        for decision in changes.decisions:
+            _insert(tables.decisions, decision.decision_id, decision)
+        tables.plans.update(changes.plans)
+        tables.policy = changes.policy or tables.policy
+        tables.whole = changes.whole or tables.whole
         names = {*changes.strategies, *(name for name, _ in changes.books)}
         broker = bool(changes.intents or changes.cancel_requests or changes.acknowledgements)
         self.events.append(LedgerEvent(tuple(sorted(names)), tuple(changes.orders), broker))
@@ -329,6 +416,7 @@ class MemoryReads:
             and which.strategy_name in (None, order.strategy_name)
             and which.symbol in (None, order.symbol)
             and which.status in (None, order.status)
+            and (which.twins or order.twin_of is None)
         ]
         return found[:limit]
 
@@ -340,9 +428,11 @@ class MemoryReads:
     async def positions(
         self, which: PositionFilter, after: PositionKey | None, limit: int
     ) -> list[PositionView]:
-        """Open positions after a key, by strategy, symbol and mode."""
+        """Open positions after a key, by strategy, symbol and mode; without those of twins."""
         tables = self._ledger.tables
-        held = [view for key in tables.books for view in tables.held(key)]
+        held = [
+            view for key in tables.books if not tables.is_twin(key) for view in tables.held(key)
+        ]
         found = [
             (place, view)
             for view in held
@@ -355,7 +445,7 @@ class MemoryReads:
     async def portfolios(self, names: Collection[str] | None = None) -> list[PortfolioView]:
         """Strategies by name; all of them unless named."""
         tables = self._ledger.tables
-        wanted = sorted(tables.strategies if names is None else set(names))
+        wanted = sorted(set(tables.strategies if names is None else names) - {RESERVE})
         return [tables.portfolio_view(name) for name in wanted if name in tables.strategies]
 
     async def invested(self, names: Collection[str]) -> dict[str, InvestedView]:
@@ -369,23 +459,34 @@ class MemoryReads:
             for each in found
         }
 
-    async def mark(self, marks: Sequence[PriceMark]) -> set[str]:
-        """Keeps prices that strategies saw; returns the names of those that exist."""
+    async def mark(
+        self, marks: Sequence[PriceMark], today: date | None = None
+    ) -> dict[MarkKey, bool]:
+        """Keeps prices that strategies saw, unless they begin a session; says which were kept."""
         tables = self._ledger.tables
-        latest = {(mark.strategy_name, mark.symbol): mark for mark in marks}
-        for key, mark in latest.items():
-            kept = tables.marks.get(key)
-            if key[0] in tables.strategies and (kept is None or kept.time <= mark.time):
+        outcome: dict[MarkKey, bool] = {}
+        for mark in marks:
+            strategy = tables.strategies.get(mark.strategy_name)
+            if strategy is None:
+                continue
+            key = (mark.strategy_name, mark.symbol)
+            begins = _begins_session(strategy, mark.session, today)
+            outcome[mark.strategy_name, mark.session] = not begins
+            if not begins and (key not in tables.marks or tables.marks[key].time <= mark.time):
                 tables.marks[key] = mark
-        names = {name for name, _ in latest}
+        names = {mark.strategy_name for mark in marks}
         self._ledger.feed.tell(LedgerEvent(tuple(sorted(names)), ()))
-        return names & tables.strategies.keys()
+        return outcome
 
     async def audit(self) -> tuple[int, list[Difference]]:
         """How many books there are, and every figure that the facts do not support."""
         tables = self._ledger.tables
         differences = [found for key in tables.books for found in _audit(tables, key)]
-        return len(tables.books), differences
+        differences += [found for key in tables.books for found in _audit_curve(tables, key)]
+        transfers = TransferAudit()
+        for entry in tables.cash_entries.values():
+            transfers.take_cash(entry)
+        return len(tables.books), [*differences, *transfers.differences()]
 
     async def ping(self) -> None:
         """Returns at once."""
@@ -539,6 +640,15 @@ def _insert(table: dict[Key, Value], key: Key, value: Value) -> None:
     table[key] = value
 
 
+def _begins_session(strategy: Strategy, given: date | None, today: date | None) -> bool:
+    """Whether prices are of a later session, or the first whose session the strategy names."""
+    session = given or (strategy.session if strategy.session_given else today)
+    if session is None or strategy.session is None:
+        return session is not None
+    is_first_named = given is not None and not strategy.session_given
+    return session > strategy.session or is_first_named
+
+
 def _audit(tables: Tables, key: BookKey) -> list[Difference]:
     """Every figure of one book that its facts do not support."""
     audit = BookAudit(tables.book(key))
@@ -565,4 +675,23 @@ def _audit(tables: Tables, key: BookKey) -> list[Difference]:
             sum((fill.value for fill in own), ZERO),
             sum((fill.commission for fill in own), ZERO),
         )
+    return audit.differences()
+
+
+def _audit_curve(tables: Tables, key: BookKey) -> list[Difference]:
+    """Every figure of one book's valuations that the facts do not support."""
+    audit = ValuationAudit(*key)
+    facts: list[CashEntry | PositionAdjustment | Valuation] = [
+        *(fact for (owner, _, _), fact in tables.cash_entries.items() if owner == key),
+        *(fact for (owner, _), fact in tables.adjustments.items() if owner == key),
+        *(fact for (owner, _), fact in sorted(tables.valuations.items()) if owner == key),
+    ]
+    # A stable sort: within a version, valuations stay last and by their numbers.
+    for fact in sorted(facts, key=lambda fact: fact.book_version):
+        if isinstance(fact, CashEntry):
+            audit.take_cash(fact)
+        elif isinstance(fact, PositionAdjustment):
+            audit.take_shares(fact.book_version)
+        else:
+            audit.take_valuation(fact)
     return audit.differences()

@@ -1,6 +1,7 @@
 """Reads of what is committed: hot ones as prepared SQL, all others in SQLAlchemy Core."""
 
 from collections.abc import Collection, Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from services.portfolio.domain.audit import Difference
 from services.portfolio.domain.order import Mode, Order
 from services.portfolio.ports import (
+    MarkKey,
     OrderFilter,
     PositionFilter,
     PositionKey,
@@ -27,7 +29,7 @@ from services.portfolio.storage.rows import (
     portfolio_view_of,
     position_view_of,
 )
-from services.portfolio.storage.tables import marks, orders, positions
+from services.portfolio.storage.tables import marks, orders, positions, strategies
 from services.portfolio.views import InvestedView, PortfolioView, PositionView
 
 
@@ -43,17 +45,8 @@ class PostgresReads:
         return found[0] if found else None
 
     async def orders(self, which: OrderFilter, before: UUID | None, limit: int) -> list[Order]:
-        """The newest orders older than `before`, newest first: by keyset, never by offset."""
-        query = select(orders).order_by(orders.c.order_id.desc()).limit(limit)
-        if which.strategy_name is not None:
-            query = query.where(orders.c.strategy_name == which.strategy_name)
-        if which.symbol is not None:
-            query = query.where(orders.c.symbol == which.symbol)
-        if which.status is not None:
-            query = query.where(orders.c.status == which.status.value)
-        if before is not None:
-            query = query.where(orders.c.order_id < before)
-        return [order_of(row) for row in await self._fetch(query)]
+        """The newest orders older than `before`, newest first."""
+        return [order_of(row) for row in await self._fetch(newest_orders(which, before, limit))]
 
     async def orders_by_id(self, order_ids: Collection[UUID]) -> list[Order]:
         """The named orders, oldest first."""
@@ -64,7 +57,7 @@ class PostgresReads:
     async def positions(
         self, which: PositionFilter, after: PositionKey | None, limit: int
     ) -> list[PositionView]:
-        """Open positions after a key, by strategy, symbol and mode."""
+        """Open positions after a key, by strategy, symbol and mode; without those of twins."""
         key = (positions.c.strategy_name, positions.c.symbol, positions.c.mode)
         query = (
             select(
@@ -77,7 +70,9 @@ class PostgresReads:
                 (marks.c.strategy_name == positions.c.strategy_name)
                 & (marks.c.symbol == positions.c.symbol),
             )
+            .join(strategies, strategies.c.strategy_name == positions.c.strategy_name)
             .where(positions.c.quantity > 0)
+            .where((positions.c.mode == "LIVE") | (strategies.c.mode == "PAPER"))
             .order_by(*key)
             .limit(limit)
         )
@@ -106,17 +101,20 @@ class PostgresReads:
             name: InvestedView(name, Mode(mode), tuple(symbols)) for name, mode, symbols in rows
         }
 
-    async def mark(self, seen: Sequence[PriceMark]) -> set[str]:
-        """Keeps prices that strategies saw; returns the names of those that exist."""
-        latest = {(mark.strategy_name, mark.symbol): mark for mark in seen}
+    async def mark(
+        self, seen: Sequence[PriceMark], today: date | None = None
+    ) -> dict[MarkKey, bool]:
+        """Keeps prices that strategies saw, unless they begin a session; says which were kept."""
+        latest = {(mark.strategy_name, mark.symbol, mark.session): mark for mark in seen}
         kept = list(latest.values())
         async with self._database.hot() as connection:
             rows = await connection.fetch(
                 sql.MARK,
                 json_rows(kept),
                 notices({mark.strategy_name for mark in kept}, ()),
+                today,
             )
-        return {row[0] for row in rows}
+        return {(name, session): kept for name, session, kept, _ in rows}
 
     async def audit(self) -> tuple[int, list[Difference]]:
         """How many books there are, and every figure that the facts do not support."""
@@ -137,6 +135,26 @@ class PostgresReads:
             async with self._database.engine.connect() as connection:
                 rows: Sequence[Row] = (await connection.execute(query)).mappings().all()
                 return rows
+
+
+def newest_orders(which: OrderFilter, before: UUID | None, limit: int) -> Select[Any]:
+    """The newest orders older than `before`, newest first: by keyset, never by offset.
+
+    Twins are skipped as they come by: there is one at most for each LIVE order, so that an index of
+    their own would save little, and cost each order some.
+    """
+    query = select(orders).order_by(orders.c.order_id.desc()).limit(limit)
+    if which.strategy_name is not None:
+        query = query.where(orders.c.strategy_name == which.strategy_name)
+    if which.symbol is not None:
+        query = query.where(orders.c.symbol == which.symbol)
+    if which.status is not None:
+        query = query.where(orders.c.status == which.status.value)
+    if before is not None:
+        query = query.where(orders.c.order_id < before)
+    if not which.twins:
+        query = query.where(orders.c.twin_of.is_(None))
+    return query
 
 
 def _market_price() -> ColumnElement[Decimal]:

@@ -1,14 +1,27 @@
 """Between rows and the domain's values, and from rows to the readers' views."""
 
 from collections.abc import Sequence
+from decimal import Decimal
+from functools import cache
 from typing import Any, Protocol
 
 import orjson
+from pydantic import TypeAdapter
 
 from services.portfolio.domain.book import RequestedMode, State
+from services.portfolio.domain.capital import AllocationPolicy, Plan
 from services.portfolio.domain.order import Fill, FillKind, Mode, Order, Side, Status
+from services.portfolio.domain.promotion import Decision, Evidence, Outcome
 from services.portfolio.domain.reconciliation import SymbolRow
+from services.portfolio.domain.risk import NO_LIMITS, UNTOUCHED, Limits, RiskEvent, Whole
+from services.portfolio.domain.valuation import Valuation, ValuationKind
 from services.portfolio.views import PortfolioView, PositionView
+
+LIMITS = TypeAdapter(Limits)
+POLICY = TypeAdapter(AllocationPolicy)
+PLAN = TypeAdapter(Plan)
+DECISION = TypeAdapter(Decision)
+RISK_EVENT = TypeAdapter(RiskEvent)
 
 
 class Row(Protocol):
@@ -42,6 +55,7 @@ def order_of(row: Row) -> Order:
         row["request_id"],
         row["create_time"],
         row["update_time"],
+        row["twin_of"],
     )
 
 
@@ -95,4 +109,60 @@ def portfolio_view_of(row: Row) -> PortfolioView:
         row["invested"],
         row["total_equity"],
         row["update_time"],
+        row["halt_reason"],
+        row["seen_time"],
+        row["session"],
+        None if row["lease_s"] is None else Decimal(row["lease_s"]),
+    )
+
+
+def decision_of(row: Row) -> Decision:
+    """A decision, from all its columns; the evidence as JSON."""
+    return Decision(
+        row["decision_id"],
+        row["strategy_name"],
+        row["time"],
+        row["rule"],
+        RequestedMode(row["requested_mode"]),
+        Mode(row["from_mode"]),
+        Mode(row["to_mode"]),
+        Outcome(row["outcome"]),
+        row["reason"],
+        tuple(Evidence(**each) for each in orjson.loads(row["evidence"])),
+    )
+
+
+@cache  # few are ever set, and each batch reads them
+def limits_of(text: str | None) -> Limits:
+    """Limits, from their JSON; none when there is none."""
+    return NO_LIMITS if text is None else LIMITS.validate_json(text)
+
+
+def limits_json(limits: Limits) -> dict[str, object] | None:
+    """Limits as JSON has them; None when none is set."""
+    return None if limits == NO_LIMITS else LIMITS.dump_python(limits, mode="json")
+
+
+def whole_of(row: Row | None) -> Whole:
+    """The portfolio as one."""
+    if row is None:
+        return UNTOUCHED
+    limits = limits_of(row["limits"])
+    return Whole(row["halted"], row["halt_reason"], limits, row["update_time"])
+
+
+def valuation_of(row: Row) -> Valuation:
+    """A valuation, from all its columns."""
+    return Valuation(
+        row["strategy_name"],
+        Mode(row["mode"]),
+        row["number"],
+        row["session"],
+        ValuationKind(row["kind"]),
+        row["book_version"],
+        row["cash"],
+        row["positions_value"],
+        row["flow"],
+        row["growth"],
+        row["time"],
     )

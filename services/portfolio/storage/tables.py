@@ -7,6 +7,10 @@ the answers given to request_ids, `marks` the prices that strategies last saw.
 For LIVE: broker_orders are the intents, broker_ids the marks below which no order id is given out
 again, broker_weather and broker_account (one row each) with broker_positions what the elected
 sender last said and saw, and acknowledgements what operators said of it.
+
+Judgement: valuations are what books were worth at each close and before each flow; risk_events and
+decisions say what was done and why; portfolio_state and allocation_policy (one row each) hold what
+is of the whole; plans say who gets how much.
 """
 
 from sqlalchemy import (
@@ -14,6 +18,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     ForeignKey,
     ForeignKeyConstraint,
@@ -41,6 +46,7 @@ metadata = MetaData(
 )
 
 AMOUNT = Numeric(28, 8)  # USD, USD a share, or shares
+GROWTH = Numeric(38, 18)  # of 1 USD
 TIME = DateTime(timezone=True)
 
 
@@ -66,6 +72,15 @@ strategies = Table(
     Column("state", Text, nullable=False),
     Column("halt_reason", Text, nullable=False),
     Column("update_time", TIME, nullable=False),
+    # The defaults are for replicas of the version before, which know nothing of these.
+    Column("session", Date),
+    Column("session_given", Boolean, nullable=False, server_default="false"),
+    Column("portfolio_halted", Boolean, nullable=False, server_default="false"),
+    Column("limits", JSONB),
+    Column("promoted", Boolean, nullable=False, server_default="false"),
+    Column("live_since", TIME),
+    Column("silent", Boolean, nullable=False, server_default="false"),
+    Column("flattening", Boolean, nullable=False, server_default="false"),
     CheckConstraint("requested_mode IN ('AUTO', 'PAPER', 'LIVE')", name="requested_mode"),
     CheckConstraint("mode IN ('PAPER', 'LIVE')", name="mode"),
     CheckConstraint("state IN ('ACTIVE', 'HALTED')", name="state"),
@@ -80,6 +95,7 @@ books = Table(
     Column("cash", AMOUNT, nullable=False),
     Column("reserved_cash", AMOUNT, nullable=False),
     Column("update_time", TIME, nullable=False),
+    Column("due", AMOUNT, nullable=False, server_default="0"),
     PrimaryKeyConstraint("strategy_name", "mode"),
     CheckConstraint("mode IN ('PAPER', 'LIVE')", name="mode"),
     CheckConstraint("reserved_cash >= 0", name="reserved_cash_not_negative"),
@@ -125,6 +141,7 @@ orders = Table(
     Column("request_id", Text, nullable=False),
     Column("create_time", TIME, nullable=False),
     Column("update_time", TIME, nullable=False),
+    Column("twin_of", Uuid),
     _book_reference(),
     CheckConstraint("side IN ('BUY', 'SELL')", name="side"),
     CheckConstraint(
@@ -184,7 +201,9 @@ cash_entries = Table(
     _book_reference(),
     # One entry of a kind for each version: two writers can never book the same move.
     PrimaryKeyConstraint("strategy_name", "mode", "book_version", "kind"),
-    CheckConstraint("kind IN ('DEPOSIT', 'ADJUSTMENT', 'TRADE', 'COMMISSION')", name="kind"),
+    CheckConstraint(
+        "kind IN ('DEPOSIT', 'ADJUSTMENT', 'TRADE', 'COMMISSION', 'TRANSFER')", name="kind"
+    ),
 )
 
 position_adjustments = Table(
@@ -286,6 +305,7 @@ broker_account = Table(
     Column("time", TIME, nullable=False),
     Column("cash", AMOUNT),
     Column("strategies_cash", AMOUNT, nullable=False),
+    Column("net_liquidation", AMOUNT),
 )
 
 broker_positions = Table(
@@ -308,4 +328,97 @@ acknowledgements = Table(
     Column("reason", Text, nullable=False),
     Column("time", TIME, nullable=False),
     PrimaryKeyConstraint("symbol", "acknowledgement_id"),
+)
+
+valuations = Table(
+    "valuations",
+    metadata,
+    *_book_columns(),
+    Column("number", BigInteger, nullable=False),
+    Column("session", Date),
+    Column("kind", Text, nullable=False),
+    Column("book_version", BigInteger, nullable=False),
+    Column("cash", AMOUNT, nullable=False),
+    Column("positions_value", AMOUNT, nullable=False),
+    Column("flow", AMOUNT, nullable=False),
+    Column("growth", GROWTH, nullable=False),
+    Column("time", TIME, nullable=False),
+    _book_reference(),
+    PrimaryKeyConstraint("strategy_name", "mode", "number"),
+    CheckConstraint("kind IN ('FLOW', 'CLOSE')", name="kind"),
+    CheckConstraint("kind = 'FLOW' OR (flow = 0 AND session IS NOT NULL)", name="close_of_session"),
+)
+# A session is closed once, and closes are read newest first.
+Index(
+    "valuations_closes_ix",
+    valuations.c.strategy_name,
+    valuations.c.mode,
+    valuations.c.session,
+    unique=True,
+    postgresql_where=valuations.c.kind == "CLOSE",
+)
+
+risk_events = Table(
+    "risk_events",
+    metadata,
+    Column("event_id", Uuid, primary_key=True),
+    Column("strategy_name", Text, nullable=False),  # empty for the whole
+    Column("kind", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("time", TIME, nullable=False),
+    CheckConstraint(
+        "kind IN ('HALT', 'RESUME', 'FLATTEN', 'SILENT', 'HEARD', 'LIMITS')", name="kind"
+    ),
+    Index(None, "strategy_name", "event_id"),
+)
+
+portfolio_state = Table(
+    "portfolio_state",
+    metadata,
+    *_one_row(),
+    Column("halted", Boolean, nullable=False),
+    Column("halt_reason", Text, nullable=False),
+    Column("limits", JSONB),
+    Column("update_time", TIME, nullable=False),
+)
+
+allocation_policy = Table(
+    "allocation_policy",
+    metadata,
+    *_one_row(),
+    Column("policy", JSONB, nullable=False),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("plan_id", Uuid, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("plan", JSONB, nullable=False),
+    Column("carry_out_time", TIME),
+    CheckConstraint("state IN ('PLANNED', 'CARRIED_OUT')", name="state"),
+    CheckConstraint("mode IN ('PAPER', 'LIVE')", name="mode"),
+    CheckConstraint(
+        "(state = 'CARRIED_OUT') = (carry_out_time IS NOT NULL)", name="carried_out_or_not"
+    ),
+    Index(None, "mode", "carry_out_time"),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("decision_id", Uuid, primary_key=True),
+    Column("strategy_name", Text, ForeignKey("strategies.strategy_name"), nullable=False),
+    Column("time", TIME, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("requested_mode", Text, nullable=False),
+    Column("from_mode", Text, nullable=False),
+    Column("to_mode", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("evidence", JSONB, nullable=False),
+    CheckConstraint("outcome IN ('STAYS', 'CHANGED', 'WAITS_UNTIL_FLAT')", name="outcome"),
+    Index(None, "strategy_name", "decision_id"),
 )
