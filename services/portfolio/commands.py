@@ -5,7 +5,7 @@ or records what it decided; it never does both.
 """
 
 import hashlib
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from decimal import Decimal
 from typing import Protocol
 from uuid import UUID
@@ -13,20 +13,33 @@ from uuid import UUID
 from services.portfolio.batch import Batch
 from services.portfolio.domain import ledger
 from services.portfolio.domain.book import (
-    Book,
-    CashEntry,
     CashKind,
     RequestedMode,
     State,
     Strategy,
-    mode_to_be,
 )
-from services.portfolio.domain.errors import InsufficientCashError, OrderIsLiveError
+from services.portfolio.domain.capital import RESERVE, Plan
+from services.portfolio.domain.errors import (
+    InsufficientCashError,
+    NotAStrategyError,
+    OrderIsLiveError,
+)
 from services.portfolio.domain.ledger import Report, Ticket
 from services.portfolio.domain.money import ZERO, value_of
 from services.portfolio.domain.order import BY_HAND, Mode, Order, Side, Status
 from services.portfolio.domain.position import Position
-from services.portfolio.ports import BookKey, Needs
+from services.portfolio.domain.risk import (
+    NO_LIMITS,
+    Asked,
+    RiskEventKind,
+    StrategyLimits,
+    require_within,
+)
+from services.portfolio.domain.valuation import ValuationKind
+from services.portfolio.ports import Needs
+from services.portfolio.promotion import modes, twin
+from services.portfolio.promotion.modes import Settled
+from services.portfolio.views import WholeView
 
 ONE = Decimal(1)
 
@@ -45,7 +58,7 @@ class PositionOf:
     position_id: UUID
 
 
-Result = Order | PortfolioOf | PositionOf | None
+Result = Order | PortfolioOf | PositionOf | WholeView | StrategyLimits | Plan | None
 
 
 class Command(Protocol):
@@ -68,8 +81,12 @@ class Command(Protocol):
 
 
 def fingerprint(command: Command) -> bytes:
-    """Equal for commands that ask for the same, request_id included; of 16 bytes."""
-    asked = (type(command).__name__, *astuple(command))  # type: ignore[call-overload]  # a dataclass
+    """Equal for commands that ask for the same, request_id included; of 16 bytes.
+
+    What a command brings beside that is not compared.
+    """
+    values = zip(fields(command), astuple(command), strict=True)  # type: ignore[arg-type, call-overload]  # a dataclass
+    asked = (type(command).__name__, *(value for field, value in values if field.compare))
     return hashlib.blake2b(repr(asked).encode(), digest_size=16).digest()
 
 
@@ -94,7 +111,16 @@ class BuyAll:
         if not quantity:
             cost_of_one = self.price + broker.allowance(ONE, self.price)
             raise InsufficientCashError(f"Buying 1 {self.symbol}", cost_of_one, free_cash)
-        return _place(batch, strategy, self.symbol, Side.BUY, quantity, self.price, self.request_id)
+        return _place(
+            batch,
+            strategy,
+            self.symbol,
+            Side.BUY,
+            quantity,
+            self.price,
+            self.request_id,
+            everything=True,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +141,14 @@ class SellAll:
         book = batch.book((strategy.name, strategy.mode))
         quantity = ledger.quantity_to_sell_all(book, self.symbol)
         return _place(
-            batch, strategy, self.symbol, Side.SELL, quantity, self.price, self.request_id
+            batch,
+            strategy,
+            self.symbol,
+            Side.SELL,
+            quantity,
+            self.price,
+            self.request_id,
+            everything=True,
         )
 
 
@@ -214,7 +247,7 @@ class SetPosition:
     request_id: str = ""
 
     def needs(self) -> Needs:  # noqa: D102 - as in Command
-        return Needs(strategies=(self.strategy_name,))
+        return Needs(strategies=(self.strategy_name,), valued=True)
 
     def run(self, batch: Batch) -> PositionOf:  # noqa: D102 - as in Command
         strategy = batch.strategy(self.strategy_name)
@@ -245,7 +278,7 @@ class DeletePosition:
     request_id: str = ""
 
     def needs(self) -> Needs:  # noqa: D102 - as in Command
-        return Needs(positions=(self.position_id,))
+        return Needs(positions=(self.position_id,), valued=True)
 
     def run(self, batch: Batch) -> None:  # noqa: D102 - as in Command
         book, position = batch.open_position(self.position_id)
@@ -270,9 +303,11 @@ class UpsertPortfolio:
     request_id: str = ""
 
     def needs(self) -> Needs:  # noqa: D102 - as in Command
-        return Needs(strategies=(self.strategy_name,))
+        return Needs(strategies=(self.strategy_name,), valued=True, decided=True)
 
     def run(self, batch: Batch) -> PortfolioOf:  # noqa: D102 - as in Command
+        if self.strategy_name == RESERVE:
+            raise NotAStrategyError(self.strategy_name)
         known = batch.find_strategy(self.strategy_name)
         if known is None:
             self._create(batch)
@@ -283,56 +318,58 @@ class UpsertPortfolio:
     def _create(self, batch: Batch) -> None:
         desk = batch.desk
         requested = self.requested_mode or RequestedMode.AUTO
-        mode = mode_to_be(requested, desk.trading_mode)
-        book, entries = ledger.open_book(
-            self.strategy_name, mode, self.cash or ZERO, self.reason, desk.now, desk.actor
+        strategy = Strategy(
+            self.strategy_name,
+            requested,
+            Mode.PAPER,
+            State.ACTIVE,
+            "",
+            desk.now,
+            portfolio_halted=batch.whole.halted,
         )
-        batch.record_strategy(
-            Strategy(self.strategy_name, requested, mode, State.ACTIVE, "", desk.now)
-        )
-        batch.record_cash(book, entries)
+        own = [Mode.PAPER]
+        if desk.mode_to_be(strategy) is Mode.LIVE:
+            strategy = replace(strategy, mode=Mode.LIVE, live_since=desk.now)
+            own.append(Mode.LIVE)  # its PAPER book, with the same cash, is its twin's
+        opened = [
+            ledger.open_book(
+                strategy.name, mode, self.cash or ZERO, self.reason, desk.now, desk.actor
+            )
+            for mode in own
+        ]
+        batch.record_strategy(strategy)
+        for book, entries in opened:
+            batch.record_cash(book, entries)
 
     def _change(self, batch: Batch, known: Strategy) -> None:
         desk = batch.desk
-        strategy = known
-        if self.requested_mode not in (None, known.requested_mode):
-            requested = self.requested_mode or known.requested_mode
-            strategy = replace(known, requested_mode=requested, update_time=desk.now)
-        strategy = in_its_mode(batch, strategy)
-        book, opening = book_or_new(batch, (strategy.name, strategy.mode))
-        after, entries = book, opening[:0]
+        settled = self._settled(batch, known)
+        after, entries = settled.book, settled.opening[:0]
         if self.cash is not None:
             after, entries = ledger.set_cash(
-                book, self.cash, CashKind.ADJUSTMENT, self.reason, desk.now, desk.actor
+                settled.book, self.cash, CashKind.ADJUSTMENT, self.reason, desk.now, desk.actor
             )
-        if strategy != known:
-            batch.record_strategy(strategy)
-        if opening:
-            batch.record_cash(book, opening)
+        settled.record(batch)
         if entries:
             batch.record_cash(after, entries)
 
-
-def in_its_mode(batch: Batch, strategy: Strategy) -> Strategy:
-    """The strategy with its requested mode in force, or as it is while its book is not flat."""
-    desk = batch.desk
-    mode = mode_to_be(strategy.requested_mode, desk.trading_mode)
-    if mode is strategy.mode or not batch.book((strategy.name, strategy.mode)).is_flat:
-        return strategy
-    return replace(strategy, mode=mode, update_time=desk.now)
-
-
-def book_or_new(batch: Batch, key: BookKey) -> tuple[Book, tuple[CashEntry, ...]]:
-    """The book, or a new one without cash and the entry that opens it."""
-    book = batch.find_book(key)
-    if book is not None:
-        return book, ()
-    return ledger.open_book(*key, ZERO, "", batch.desk.now, batch.desk.actor)
+    def _settled(self, batch: Batch, known: Strategy) -> Settled:
+        """The strategy with its wish, and with the mode in force that it leads to if it can be."""
+        if self.requested_mode in (None, known.requested_mode):
+            return modes.settled(batch, known)
+        # A mode by name ends what the rule said: with AUTO after that, it is asked anew.
+        wanted = replace(
+            known, requested_mode=self.requested_mode, promoted=False, update_time=batch.desk.now
+        )
+        return modes.settled(batch, wanted, modes.asked_for(batch.desk, wanted))
 
 
 @dataclass(frozen=True, slots=True)
 class SetState:
-    """Halt or resume a strategy."""
+    """Halt or resume a strategy.
+
+    Resuming values its book, so that what halts it is judged from then on.
+    """
 
     strategy_name: str
     state: State
@@ -340,20 +377,41 @@ class SetState:
     request_id: str = ""
 
     def needs(self) -> Needs:  # noqa: D102 - as in Command
-        return Needs(strategies=(self.strategy_name,))
+        return Needs(strategies=(self.strategy_name,), valued=self.state is State.ACTIVE)
 
     def run(self, batch: Batch) -> PortfolioOf:  # noqa: D102 - as in Command
         strategy = batch.strategy(self.strategy_name)
         if strategy.state is not self.state:
+            halts = self.state is State.HALTED
             batch.record_strategy(
                 replace(
                     strategy,
                     state=self.state,
-                    halt_reason=self.reason if self.state is State.HALTED else "",
+                    halt_reason=self.reason if halts else "",
+                    flattening=strategy.flattening and halts,
                     update_time=batch.desk.now,
                 )
             )
+            kind = RiskEventKind.HALT if halts else RiskEventKind.RESUME
+            batch.record_risk(strategy.name, kind, self.reason if halts else "")
+            if not halts:
+                book = batch.book((strategy.name, strategy.mode))
+                batch.record_valuation(book, ValuationKind.FLOW)
         return PortfolioOf(strategy.name)
+
+
+def sell_out(batch: Batch, strategy: Strategy, symbol: str, price: Decimal) -> Order:
+    """Sells all that is held and free of a symbol, whatever halts or limits the strategy.
+
+    Raises:
+        LedgerError: There is nothing to sell, or it cannot be sold now.
+        UnavailableError: The broker is away.
+    """
+    book = batch.book((strategy.name, strategy.mode))
+    quantity = ledger.quantity_to_sell_all(book, symbol)
+    return _place(
+        batch, strategy, symbol, Side.SELL, quantity, price, "", everything=True, limited=False
+    )
 
 
 def _place(
@@ -364,11 +422,17 @@ def _place(
     quantity: Decimal,
     price: Decimal,
     request_id: str,
+    *,
+    everything: bool = False,
+    limited: bool = True,
 ) -> Order:
     """Accepts an order and books the fill that its broker gives at once, if any.
 
-    A LIVE order is recorded as an intent: once that is committed, the elected sender sends it.
+    A LIVE order is recorded as an intent: once that is committed, the elected sender sends it. The
+    paper twin follows it; `everything` says that the intent was to trade all there is.
     """
+    if limited:
+        _require_within_limits(batch, strategy, symbol, side, quantity, price)
     desk = batch.desk
     broker = desk.broker(strategy.mode)
     broker.admit(symbol, quantity, desk.now)
@@ -385,4 +449,25 @@ def _place(
         position_id = held.position_id if held else desk.new_id()
         booking = ledger.accept_filled(book, ticket, execution, position_id, desk.now)
     batch.record_booking(booking)
+    if strategy.mode is Mode.LIVE:
+        twin.follow(batch, booking.order, everything=everything)
     return booking.order
+
+
+def _require_within_limits(
+    batch: Batch, strategy: Strategy, symbol: str, side: Side, quantity: Decimal, price: Decimal
+) -> None:
+    """Checks an order against the limits of its strategy, then of the whole.
+
+    Raises:
+        LimitExceededError: It is beyond one of them.
+    """
+    whole = batch.whole.limits
+    if strategy.limits is NO_LIMITS and whole is NO_LIMITS:
+        return  # as nearly always
+    mark = batch.mark(strategy.name, symbol)
+    age_s = None if mark is None else Decimal(str((batch.desk.now - mark.time).total_seconds()))
+    asked = Asked(side, symbol, quantity, price, None if mark is None else mark.price, age_s)
+    for owner, limits in ((strategy.name, strategy.limits), ("", whole)):
+        recent = 0 if limits.max_orders_per_minute is None else batch.recent_orders(owner)
+        require_within(limits, owner, asked, recent)

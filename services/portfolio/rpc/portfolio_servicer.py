@@ -10,6 +10,7 @@ from services.portfolio.commands import Command
 from services.portfolio.domain.book import RequestedMode, State
 from services.portfolio.domain.errors import StrategyNotFoundError
 from services.portfolio.ports import PriceMark
+from services.portfolio.risk.commands import HaltStrategy
 from services.portfolio.router import Router
 from services.portfolio.rpc.context import Context
 from services.portfolio.rpc.wire import (
@@ -18,6 +19,7 @@ from services.portfolio.rpc.wire import (
     invested_message,
     optional_decimal,
     portfolio_message,
+    session_of,
     stream_end,
 )
 from services.portfolio.views import PortfolioView
@@ -52,14 +54,17 @@ class PortfolioServicer(PortfolioServiceServicer):
     ) -> pb.ListPortfoliosResponse:
         """Lists every strategy."""
         portfolios = await self._router.reads.portfolios()
-        return pb.ListPortfoliosResponse(portfolios=map(portfolio_message, portfolios))
+        now = self._router.clock()
+        return pb.ListPortfoliosResponse(
+            portfolios=[portfolio_message(portfolio, now) for portfolio in portfolios]
+        )
 
     async def GetPortfolio(self, request: pb.GetPortfolioRequest, context: Context) -> pb.Portfolio:
         """Reads one strategy."""
         found = await self._router.reads.portfolios([request.strategy_name])
         if not found:
             raise StrategyNotFoundError(request.strategy_name)
-        return portfolio_message(found[0])
+        return portfolio_message(found[0], self._router.clock())
 
     async def GetInvested(self, request: pb.GetInvestedRequest, context: Context) -> pb.Invested:
         """Says whether a strategy holds anything."""
@@ -68,9 +73,7 @@ class PortfolioServicer(PortfolioServiceServicer):
     async def HaltStrategy(self, request: pb.HaltStrategyRequest, context: Context) -> pb.Portfolio:
         """Stops a strategy from placing orders."""
         return await self._change(
-            commands.SetState(
-                request.strategy_name, State.HALTED, request.reason, request.request_id
-            )
+            HaltStrategy(request.strategy_name, request.reason, request.flatten, request.request_id)
         )
 
     async def ResumeStrategy(
@@ -86,9 +89,14 @@ class PortfolioServicer(PortfolioServiceServicer):
     ) -> pb.ReportPricesResponse:
         """Keeps the prices a strategy has just seen."""
         now = self._router.clock()
+        session = session_of(request.session, now)
         marks = [
             PriceMark(
-                request.strategy_name, p.symbol, decimal_of(p.price, f"prices[{i}].price"), now
+                request.strategy_name,
+                p.symbol,
+                decimal_of(p.price, f"prices[{i}].price"),
+                now,
+                session,
             )
             for i, p in enumerate(request.prices)
         ]
@@ -102,7 +110,8 @@ class PortfolioServicer(PortfolioServiceServicer):
         name = request.strategy_name or None
         async for event in watch_portfolios(self._router.reads, self._router.feed, name):
             if isinstance(event, PortfolioView):
-                yield pb.WatchPortfoliosResponse(portfolio=portfolio_message(event))
+                now = self._router.clock()
+                yield pb.WatchPortfoliosResponse(portfolio=portfolio_message(event, now))
             else:
                 yield pb.WatchPortfoliosResponse(end=stream_end(event))
 
@@ -125,4 +134,5 @@ class PortfolioServicer(PortfolioServiceServicer):
         )
 
     async def _change(self, command: Command) -> pb.Portfolio:
-        return portfolio_message(cast("PortfolioView", await self._router.writer.submit(command)))
+        changed = cast("PortfolioView", await self._router.writer.submit(command))
+        return portfolio_message(changed, self._router.clock())
