@@ -53,4 +53,5 @@ class Gateway:
             "IBKR_ACCOUNT": str(self._settings.ibkr_account),
             "AUTH": str(self._settings.auth),
             "OUTSIDE_SESSION": str(self._settings.outside_session),
+            "PROMOTION": str(self._settings.promotion),
         }

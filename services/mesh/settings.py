@@ -23,6 +23,7 @@ REHEARSAL = {
     "ibkr_account": "DU1000001",
     "auth": "none",
     "outside_session": "allow",
+    "promotion": "at_once",  # nobody rehearses for sixty days
     "price_feed": "ibkr",
     "interval_s": 2,
 }
@@ -47,6 +48,7 @@ class Settings(BaseSettings):
     ibkr_account: str | None = None
     auth: Literal["none", "mtls", "token"] | None = None
     outside_session: Literal["refuse", "allow"] | None = None
+    promotion: Literal["rule", "at_once"] | None = None
     gateway_control_port: int | None = Field(default=None, ge=1, le=65535)
 
     @property

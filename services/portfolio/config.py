@@ -6,6 +6,8 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.portfolio.domain.promotion import Rule
+
 
 class Settings(BaseSettings):
     """What the environment says. Names are the same in every part of the mesh."""
@@ -55,6 +57,21 @@ class Settings(BaseSettings):
     reconcile_every_s: float = Field(
         60.0, gt=0, le=3600, description="between two comparisons with the broker"
     )
+    promotion: Literal["rule", "at_once"] = Field(
+        "rule", description="which strategies on AUTO are LIVE; at_once: all, for rehearsals"
+    )
+    promote_min_days: int = Field(60, ge=1, le=5000, description="sessions on paper")
+    promote_min_trades: int = Field(10, ge=0, le=1000, description="filled orders on paper")
+    promote_min_sharpe: float = Field(0.5, allow_inf_nan=False, description="a year, on paper")
+    promote_max_drawdown: float = Field(0.25, ge=0, le=1, description="share, on paper")
+    promote_price_age_s: float = Field(
+        86_400.0, gt=0, allow_inf_nan=False, description="of the last price it reported"
+    )
+    demote_max_drawdown: float = Field(0.2, ge=0, le=1, description="share, since it is LIVE")
+    demote_min_sharpe: float = Field(
+        -1.0, allow_inf_nan=False, description="a year, of the last DEMOTE_DAYS sessions LIVE"
+    )
+    demote_days: int = Field(60, ge=2, le=5000, description="sessions LIVE")
     drain_s: float = Field(
         2.0, ge=0, le=300, description="from NOT_SERVING to the stop, for Envoy to turn away"
     )
@@ -65,6 +82,21 @@ class Settings(BaseSettings):
     @classmethod
     def _off(cls, given: object) -> object:
         return None if given == "off" else given
+
+    @property
+    def promotion_rule(self) -> Rule:
+        """Which strategies on AUTO are LIVE."""
+        return Rule(
+            self.promotion == "at_once",
+            self.promote_min_days,
+            self.promote_min_trades,
+            self.promote_min_sharpe,
+            self.promote_max_drawdown,
+            self.promote_price_age_s,
+            self.demote_max_drawdown,
+            self.demote_min_sharpe,
+            self.demote_days,
+        )
 
     @property
     def capital_of_live(self) -> Decimal:

@@ -33,9 +33,7 @@ async def watch_orders(
                 if not event.orders or not _concerns(event, which.strategy_name):
                     continue
                 for order in await reads.orders_by_id(event.orders):
-                    if which.strategy_name in (None, order.strategy_name) and (
-                        which.symbol in (None, order.symbol)
-                    ):
+                    if _is_wanted(order, which):
                         yield order
     except UnavailableError as error:
         yield error
@@ -106,3 +104,11 @@ class _Changes:
 
 def _concerns(event: LedgerEvent, strategy_name: str | None) -> bool:
     return strategy_name is None or strategy_name in event.strategies or not event.strategies
+
+
+def _is_wanted(order: Order, which: OrderFilter) -> bool:
+    return (
+        which.strategy_name in (None, order.strategy_name)
+        and which.symbol in (None, order.symbol)
+        and (which.twins or order.twin_of is None)
+    )

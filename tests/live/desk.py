@@ -36,6 +36,7 @@ from services.portfolio.storage.broker_reads import PostgresBrokerReads
 from services.portfolio.storage.database import Database
 from services.portfolio.storage.feed import PostgresFeed
 from services.portfolio.storage.ledger import PostgresLedger
+from services.portfolio.storage.promotion import PostgresPromotionReads
 from services.portfolio.storage.reads import PostgresReads
 from services.portfolio.views import PortfolioView
 from services.portfolio.writer import Rules, Writer
@@ -65,8 +66,9 @@ HEARD_WITHIN_S = 5.0
 # An execution, its corrections and its commissions have all but the last two digits in common.
 BOOKED = """
 SELECT order_id, regexp_replace(execution_id, '[.][0-9]+(:.*)?$', '') AS root,
-       sum(quantity) AS quantity, sum(value) AS value, sum(commission) AS commission
-FROM fills GROUP BY order_id, root
+       sum(fills.quantity) AS quantity, sum(value) AS value,
+       sum(fills.commission) AS commission
+FROM fills JOIN orders o USING (order_id) WHERE o.mode = 'LIVE' GROUP BY order_id, root
 """
 INTENTS = "SELECT order_id, client_id, broker_order_id FROM broker_orders"
 ASSIGNED = """
@@ -110,7 +112,7 @@ class Desk:
             line,
             PostgresBaton(self._database.url),
             self.writer,
-            Funding(self.writer, self.reads, CASH),
+            Funding(self.writer, PostgresPromotionReads(self._database), CASH),
             self.feed,
             self.plan,
             _now,

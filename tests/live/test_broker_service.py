@@ -26,13 +26,18 @@ from efficientfrontier.v1.position_service_pb2 import AssignPositionRequest
 from efficientfrontier.v1.position_service_pb2_grpc import PositionServiceStub
 from services.portfolio.domain import reconciliation
 from services.portfolio.domain.order import Mode
+from services.portfolio.domain.promotion import Rule
 from services.portfolio.domain.weather import BrokerState, Weather, masked
+from services.portfolio.history.history import History
 from services.portfolio.live.lookout import Lookout
 from services.portfolio.live.ports import Baton
+from services.portfolio.pictures.gallery import Gallery
+from services.portfolio.promotion.reviewer import Reviewer
 from services.portfolio.router import Router
 from services.portfolio.rpc.server import Server
 from services.portfolio.rpc.wire import broker_message
 from services.portfolio.writer import Writer
+from tests.allocation.desk import allocator_on
 from tests.ledger.values import d
 from tests.ports.stores import Store
 from tests.support.waiting import wait_until_async
@@ -91,7 +96,20 @@ async def desk_on(store: Store, mode: Mode) -> AsyncIterator[Desk]:
     """A router on the store, served on a free port."""
     writer = Writer(store.ledger, rules())
     lookout = Lookout(store.broker_reads, store.feed, lambda: datetime.now(UTC), mode)
-    router = Router(writer, store.reads, store.feed, lookout, lambda: datetime.now(UTC))
+    router = Router(
+        writer,
+        store.reads,
+        store.feed,
+        lookout,
+        lambda: datetime.now(UTC),
+        history=History(store.history),
+        reviewer=Reviewer(
+            writer, store.promotion, store.feed, lambda: datetime.now(UTC), Rule(), mode
+        ),
+        risk=store.risk,
+        allocator=allocator_on(store, writer, mode),
+        gallery=Gallery(store.reads, History(store.history), store.allocation),
+    )
     server = Server(router, "127.0.0.1:0")
     baton = store.new_baton()
     assert await baton.take()

@@ -504,6 +504,8 @@ async def test_fills_alone_never_freeze_a_symbol(
         compared = await desk.until_compared(lambda seen: row_of(seen).strategies == 200)
         assert row_of(compared).unattributed == 0
         assert compared.broker_cash == broker.snapshot().cash
+        assert compared.net_liquidation is not None  # the most that LIVE strategies may share
+        assert compared.net_liquidation > 0
         assert compared.strategies_cash == (await desk.portfolio()).cash
 
 

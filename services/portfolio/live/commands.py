@@ -11,9 +11,10 @@ from decimal import ROUND_DOWN, Decimal
 from uuid import UUID
 
 from services.portfolio.batch import Batch
-from services.portfolio.commands import PortfolioOf, PositionOf, book_or_new, in_its_mode
+from services.portfolio.commands import PortfolioOf, PositionOf
 from services.portfolio.domain import ledger
 from services.portfolio.domain.book import Book, CashKind
+from services.portfolio.domain.capital import RESERVE
 from services.portfolio.domain.errors import (
     IllegalFillError,
     InsufficientSharesError,
@@ -27,6 +28,8 @@ from services.portfolio.domain.order import BY_HAND, Execution, Fill, Mode, Orde
 from services.portfolio.domain.position import Position, empty_position
 from services.portfolio.domain.reconciliation import UNATTRIBUTED, Acknowledgement, SymbolRow
 from services.portfolio.ports import Needs
+from services.portfolio.promotion import modes
+from services.portfolio.promotion.modes import book_or_new
 
 BROKER = "broker"  # the actor of what the broker's evidence decided
 CENT = Decimal("0.01")
@@ -153,7 +156,7 @@ class AssignShares:
 
     def needs(self) -> Needs:  # noqa: D102 - as in Command
         names = () if self.strategy_name == UNATTRIBUTED else (self.strategy_name,)
-        return Needs(strategies=names, accounts=(self.symbol,))
+        return Needs(strategies=names, accounts=(self.symbol,), valued=True)
 
     def run(self, batch: Batch) -> PositionOf | None:  # noqa: D102 - as in Command
         if self.strategy_name == UNATTRIBUTED:
@@ -209,27 +212,21 @@ class AssignShares:
 
 @dataclass(frozen=True, slots=True)
 class FollowMode:
-    """Put a strategy's requested mode in force, if its present book is flat.
+    """Put the mode that a strategy is to have in force, if its present book is flat.
 
-    Under TRADING_MODE=LIVE, LIVE and AUTO are LIVE, else all are PAPER; see mode_to_be. A book that
-    the strategy does not have yet opens with no cash.
+    Under TRADING_MODE=LIVE those who ask for LIVE are, and those on AUTO that are promoted, else
+    all are PAPER; see mode_to_be. A book that the strategy does not have yet opens with no cash.
     """
 
     strategy_name: str
     request_id: str = ""
 
     def needs(self) -> Needs:  # noqa: D102 - as in Command
-        return Needs(strategies=(self.strategy_name,))
+        return Needs(strategies=(self.strategy_name,), valued=True, decided=True)
 
     def run(self, batch: Batch) -> PortfolioOf:  # noqa: D102 - as in Command
-        known = batch.strategy(self.strategy_name)
-        strategy = in_its_mode(batch, known)
-        if strategy != known:
-            book, opening = book_or_new(batch, (strategy.name, strategy.mode))
-            batch.record_strategy(strategy)
-            if opening:
-                batch.record_cash(book, opening)
-        return PortfolioOf(strategy.name)
+        modes.settled(batch, batch.strategy(self.strategy_name)).record(batch)
+        return PortfolioOf(self.strategy_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +236,8 @@ class ShareCash:
     `total` is what all the named strategies together may have been given, in USD, and `available`
     what the account has that no book has. What the books of the others were given is taken off
     the total first; each new one gets an equal share of the rest, as far as it is available,
-    rounded down to the cent. Done again, it does nothing.
+    rounded down to the cent. Its paper twin, if it has nothing either, begins with as much. Done
+    again, it does nothing.
     """
 
     strategy_names: tuple[str, ...]
@@ -248,19 +246,22 @@ class ShareCash:
     request_id: str = ""
 
     def needs(self) -> Needs:  # noqa: D102 - as in Command
-        return Needs(strategies=self.strategy_names)
+        return Needs(strategies=(*self.strategy_names, RESERVE), valued=True)
 
     def run(self, batch: Batch) -> None:  # noqa: D102 - as in Command
         desk = batch.desk
         found = [batch.find_book((name, Mode.LIVE)) for name in self.strategy_names]
         books = [book for book in found if book is not None]
         new = [book for book in books if _is_untouched(book)]
-        given = sum((book.capital for book in books), ZERO)
+        reserve = batch.find_book((RESERVE, Mode.LIVE))  # has what they were given and gave back
+        given = sum((book.capital for book in books), reserve.cash if reserve else ZERO)
         left = min(self.total - given, self.available)
         if not new or left <= 0:
             return
         share = (left / len(new)).quantize(CENT, ROUND_DOWN)
-        for book in new:
+        papers = [batch.find_book((book.strategy_name, Mode.PAPER)) for book in new]
+        twins = [book for book in papers if book is not None and _is_untouched(book)]
+        for book in (*new, *twins):
             after, entries = ledger.set_cash(
                 book, share, CashKind.DEPOSIT, "LIVE_CAPITAL", desk.now, BROKER
             )

@@ -484,7 +484,9 @@ class Sender:
         for symbol in before.keys() - after.keys():
             log.info("symbol_released", symbol=symbol)
         rows = self._comparison.rows
-        await self._baton.keep(Reconciliation(evidence.asked, rows, evidence.cash, cash))
+        await self._baton.keep(
+            Reconciliation(evidence.asked, rows, evidence.cash, cash, evidence.net_liquidation)
+        )
 
     def _look_within(self, seconds: float) -> None:
         self._look_due = min(self._look_due, self._clock() + timedelta(seconds=seconds))

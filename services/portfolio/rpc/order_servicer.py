@@ -64,7 +64,10 @@ class OrderServicer(OrderServiceServicer):
     ) -> pb.ListOrdersResponse:
         """Lists orders, newest first."""
         which = OrderFilter(
-            request.strategy_name or None, request.symbol or None, STATUS_OF.get(request.status)
+            request.strategy_name or None,
+            request.symbol or None,
+            STATUS_OF.get(request.status),
+            request.twins,
         )
         before = place_of(request.page_token, which, uuid_of)
         size = size_of(request.page_size)
@@ -96,7 +99,9 @@ class OrderServicer(OrderServiceServicer):
         self, request: pb.WatchOrdersRequest, context: Context
     ) -> AsyncIterator[pb.WatchOrdersResponse]:
         """Streams orders as they change."""
-        which = OrderFilter(request.strategy_name or None, request.symbol or None)
+        which = OrderFilter(
+            request.strategy_name or None, request.symbol or None, twins=request.twins
+        )
         watch = watch_orders(self._router.reads, self._router.feed, which, request.snapshot_size)
         async for event in watch:
             if isinstance(event, Order):

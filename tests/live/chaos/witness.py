@@ -18,9 +18,12 @@ from tests.live.chaos.parts import AWAY, Parts
 
 ORDERS = """
 SELECT orders.*, broker_order_id IS NOT NULL AS was_sent
-FROM orders LEFT JOIN broker_orders USING (order_id) ORDER BY order_id
+FROM orders LEFT JOIN broker_orders USING (order_id) WHERE mode = 'LIVE' ORDER BY order_id
 """
-FILLS = "SELECT * FROM fills ORDER BY order_id, book_version"
+FILLS = """
+SELECT fills.* FROM fills JOIN orders USING (order_id) WHERE mode = 'LIVE'
+ORDER BY order_id, book_version
+"""
 CASH = "SELECT * FROM books WHERE mode = 'LIVE'"
 DEPOSITS = """
 SELECT strategy_name, sum(amount) AS amount FROM cash_entries

@@ -1,0 +1,3 @@
+from tests.ports.stores import migrated_url, shared_database_url, store, store_url
+
+__all__ = ["migrated_url", "shared_database_url", "store", "store_url"]
