@@ -1,7 +1,7 @@
 # Everything needs only python3 (3.11 or newer) and make; the rest is installed into .venv.
 # Settings are given as `make up NAME=value`: make puts them into the environment of what it runs.
 .DEFAULT_GOAL := help
-.PHONY: help up test lint breaking chaos proto bench audit clean
+.PHONY: help up test lint breaking chaos proto bench audit pictures clean
 .SILENT:
 
 PYTHON ?= python3
@@ -72,6 +72,9 @@ bench: .venv/installed-dev ## Measure orders a second, beside an ordinary implem
 
 audit: .venv/installed-run ## Recompute every book of the running mesh from its facts
 	$(BIN)/python -m services.mesh.audit
+
+pictures: .venv/installed-run ## Save the running mesh's pictures as files (ARGS="--out FOLDER")
+	$(BIN)/python -m services.mesh.pictures $(ARGS)
 
 clean: ## Remove what was installed and built; what the mesh has stored in .data stays
 	rm -rf .venv .build build *.egg-info sdk/*.egg-info \
