@@ -20,28 +20,42 @@ import uvloop
 from prometheus_client import start_http_server
 from pydantic import ValidationError
 
+from services.portfolio.allocation.allocator import Allocator
+from services.portfolio.allocation.allocator import Rules as AllocationRules
+from services.portfolio.allocation.optimiser import Optimiser
+from services.portfolio.allocation.timetable import Timetable
+from services.portfolio.allocation.treasurer import Treasurer
 from services.portfolio.brokers import ib_library
 from services.portfolio.brokers.ibkr import IbkrLine
 from services.portfolio.brokers.paper import PaperBroker
 from services.portfolio.config import Settings
 from services.portfolio.domain.order import Mode
 from services.portfolio.domain.weather import Weather, masked
+from services.portfolio.history.history import History
 from services.portfolio.live.funding import Funding, follow_modes
 from services.portfolio.live.gate import LiveBroker, Session
 from services.portfolio.live.lookout import Lookout
 from services.portfolio.live.ports import LineError
 from services.portfolio.live.sender import Plan, Sender
 from services.portfolio.logs import configure_logs
-from services.portfolio.ports import Broker, Reads
+from services.portfolio.pictures.gallery import Gallery
+from services.portfolio.ports import Broker
+from services.portfolio.promotion.ports import PromotionReads
+from services.portfolio.promotion.reviewer import Reviewer
+from services.portfolio.risk.guardian import Guardian
 from services.portfolio.router import Router
 from services.portfolio.rpc.server import AddressTakenError, Server
 from services.portfolio.seed import seed
+from services.portfolio.storage.allocation import PostgresAllocationReads
 from services.portfolio.storage.baton import PostgresBaton
 from services.portfolio.storage.broker_reads import PostgresBrokerReads
-from services.portfolio.storage.database import BadDatabaseUrlError, Database, parse_url
+from services.portfolio.storage.database import BadDatabaseUrlError, Database, dsn, parse_url
 from services.portfolio.storage.feed import PostgresFeed
+from services.portfolio.storage.history import PostgresHistory
 from services.portfolio.storage.ledger import PostgresLedger
+from services.portfolio.storage.promotion import PostgresPromotionReads
 from services.portfolio.storage.reads import PostgresReads
+from services.portfolio.storage.risk import PostgresRiskReads
 from services.portfolio.writer import Rules, Writer
 
 log = structlog.get_logger()
@@ -65,24 +79,57 @@ async def serve(settings: Settings) -> None:
     if trading_mode is Mode.LIVE:
         require_same_account(settings, await broker_reads.weather())
     lookout = Lookout(broker_reads, feed, now, trading_mode)
+    rule = settings.promotion_rule
     rules = Rules(
         await brokers(settings, lookout),
         now,
         new_id,
         trading_mode,
         check_invariants=settings.check_invariants,
+        promote_at_once=rule.at_once,
     )
     writer = Writer(PostgresLedger(database), rules)
-    router = Router(writer, reads, feed, lookout, now)
+    history = History(PostgresHistory(database))
+    promotion_reads = PostgresPromotionReads(database)
+    reviewer = Reviewer(writer, promotion_reads, feed, now, rule, trading_mode)
+    risk_reads = PostgresRiskReads(database)
+    guardian = Guardian(writer, risk_reads, feed, now)
+    books = PostgresAllocationReads(database)
+    allocator = Allocator(
+        writer,
+        reads,
+        books,
+        broker_reads,
+        Optimiser(dsn(database.url)),
+        AllocationRules(now, new_id, trading_mode, settings.capital_of_live),
+    )
+    router = Router(
+        writer,
+        reads,
+        feed,
+        lookout,
+        now,
+        history=history,
+        reviewer=reviewer,
+        risk=risk_reads,
+        allocator=allocator,
+        gallery=Gallery(reads, history, books),
+    )
     server = Server(router, settings.router_address)
     if settings.metrics_port:
         start_http_server(settings.metrics_port)
-    await seed(router, settings.portfolio_capital)
-    await follow_modes(writer, reads, trading_mode)
+    await seed(writer, reads, settings.portfolio_capital)
+    await follow_modes(writer, promotion_reads, trading_mode, at_once=rule.at_once)
     await server.start()
-    sender = None
+    tasks = [
+        asyncio.create_task(reviewer.run(), name="promotion-reviewer"),
+        asyncio.create_task(guardian.run(), name="risk-guardian"),
+        asyncio.create_task(Treasurer(writer, books, feed).run(), name="treasurer"),
+        asyncio.create_task(Timetable(allocator, books, trading_mode).run(), name="timetable"),
+    ]
     if trading_mode is Mode.LIVE:
-        sender = asyncio.create_task(sender_of(settings, writer, reads, feed).run(), name="sender")
+        sender = sender_of(settings, writer, promotion_reads, feed)
+        tasks.append(asyncio.create_task(sender.run(), name="sender"))
     # What was built until now stays for good. Calls leave hardly any cycles, and looking for them
     # as often as Python does by default took 4% of a loaded router's time.
     gc.freeze()
@@ -94,10 +141,10 @@ async def serve(settings: Settings) -> None:
     await lookout.stop()
     await feed.stop()
     await server.stop(settings.drain_s)
-    if sender is not None:
-        sender.cancel()
+    for task in reversed(tasks):
+        task.cancel()
         with suppress(asyncio.CancelledError):
-            await sender
+            await task
     await router.stop()
     await database.close()
 
@@ -154,7 +201,9 @@ async def brokers(settings: Settings, lookout: Lookout) -> dict[Mode, Broker]:
     return {Mode.PAPER: paper, Mode.LIVE: LiveBroker(lookout.seen, settings.price_buffer, session)}
 
 
-def sender_of(settings: Settings, writer: Writer, reads: Reads, feed: PostgresFeed) -> Sender:
+def sender_of(
+    settings: Settings, writer: Writer, reads: PromotionReads, feed: PostgresFeed
+) -> Sender:
     """The sender of this replica; whether it sends is decided by the election."""
     plan = Plan(
         client_id=settings.ibkr_client_id or 0,
@@ -172,7 +221,8 @@ def sender_of(settings: Settings, writer: Writer, reads: Reads, feed: PostgresFe
         clock=now,
     )
     baton = PostgresBaton(parse_url(settings.database_url))
-    funding = Funding(writer, reads, settings.capital_of_live)
+    at_once = settings.promotion_rule.at_once
+    funding = Funding(writer, reads, settings.capital_of_live, at_once=at_once)
     return Sender(line, baton, writer, funding, feed, plan, now)
 
 

@@ -2,10 +2,16 @@
 
 from collections.abc import Sequence
 
+from services.portfolio.allocation.allocator import Allocator
 from services.portfolio.coalescer import Coalescer
 from services.portfolio.domain.errors import StrategyNotFoundError
+from services.portfolio.history.history import History
+from services.portfolio.history.marking import Marking
 from services.portfolio.live.lookout import Lookout
+from services.portfolio.pictures.gallery import Gallery
 from services.portfolio.ports import Clock, Feed, PriceMark, Reads
+from services.portfolio.promotion.reviewer import Reviewer
+from services.portfolio.risk.ports import RiskReads
 from services.portfolio.views import InvestedView
 from services.portfolio.writer import Writer
 
@@ -20,13 +26,29 @@ class Router:
     """What the servicers call."""
 
     def __init__(
-        self, writer: Writer, reads: Reads, feed: Feed, lookout: Lookout, clock: Clock
+        self,
+        writer: Writer,
+        reads: Reads,
+        feed: Feed,
+        lookout: Lookout,
+        clock: Clock,
+        *,
+        history: History,
+        risk: RiskReads,
+        reviewer: Reviewer,
+        allocator: Allocator,
+        gallery: Gallery,
     ) -> None:
         self.writer = writer
         self.reads = reads
         self.feed = feed
         self.lookout = lookout
         self.clock = clock
+        self.history = history
+        self.risk = risk
+        self.reviewer = reviewer
+        self.allocator = allocator
+        self.gallery = gallery
         self._invested: Coalescer[str, InvestedView] = Coalescer(
             "invested-reads",
             self._read_invested,
@@ -34,12 +56,8 @@ class Router:
             max_waiting=MAX_WAITING,
             pace_s=PACE_S,
         )
-        self._marks: Coalescer[Sequence[PriceMark], None] = Coalescer(
-            "price-marks",
-            self._keep_marks,
-            max_batch=MAX_BATCH,
-            max_waiting=MAX_WAITING,
-            pace_s=PACE_S,
+        self._marking = Marking(
+            writer, reads, clock, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, pace_s=PACE_S
         )
 
     async def invested(self, strategy_name: str) -> InvestedView:
@@ -51,24 +69,19 @@ class Router:
         return await self._invested.submit(strategy_name)
 
     async def mark(self, marks: Sequence[PriceMark]) -> None:
-        """Keeps prices that one strategy saw.
+        """Keeps prices that one strategy saw; the first of a session close the one before.
 
         Raises:
             StrategyNotFoundError: There is none of this name.
         """
-        await self._marks.submit(marks)
+        await self._marking.mark(marks)
 
     async def stop(self) -> None:
         """Finishes what waits and takes no more."""
         await self.writer.stop()
-        await self._marks.stop()
+        await self._marking.stop()
         await self._invested.stop()
 
     async def _read_invested(self, names: Sequence[str]) -> Sequence[InvestedView | Exception]:
         found = await self.reads.invested(set(names))
         return [found.get(name) or StrategyNotFoundError(name) for name in names]
-
-    async def _keep_marks(self, seen: Sequence[Sequence[PriceMark]]) -> Sequence[Exception | None]:
-        known = await self.reads.mark([mark for marks in seen for mark in marks])
-        names = [marks[0].strategy_name for marks in seen]
-        return [None if name in known else StrategyNotFoundError(name) for name in names]

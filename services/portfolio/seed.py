@@ -8,8 +8,8 @@ from services.portfolio.commands import PortfolioOf
 from services.portfolio.domain import ledger
 from services.portfolio.domain.book import RequestedMode, State, Strategy
 from services.portfolio.domain.order import Mode
-from services.portfolio.ports import Needs
-from services.portfolio.router import Router
+from services.portfolio.ports import Needs, Reads
+from services.portfolio.writer import Writer
 
 STRATEGIES = tuple(
     f"IncredibleLeverage_{symbol}" for symbol in ("SPXL", "PTIR", "NVDL", "HOOD", "AVL")
@@ -18,19 +18,19 @@ CAPITAL = "PORTFOLIO_CAPITAL"
 CENT = Decimal("0.01")
 
 
-async def seed(router: Router, capital: Decimal) -> None:
+async def seed(writer: Writer, reads: Reads, capital: Decimal) -> None:
     """Creates those of the five strategies that are missing, unless there are others.
 
     The share is rounded down to the cent. Replicas that start together send the same request_id,
     so each strategy gets its cash once.
     """
-    known = {portfolio.strategy_name for portfolio in await router.reads.portfolios()}
+    known = {portfolio.strategy_name for portfolio in await reads.portfolios()}
     if not known <= set(STRATEGIES):
         return
     share = (capital / len(STRATEGIES)).quantize(CENT, ROUND_DOWN)
     for name in STRATEGIES:
         if name not in known:
-            await router.writer.submit(SeedStrategy(name, share, f"{CAPITAL}:{name}"))
+            await writer.submit(SeedStrategy(name, share, f"{CAPITAL}:{name}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class SeedStrategy:
     request_id: str
 
     def needs(self) -> Needs:  # noqa: D102 - as in Command
-        return Needs(strategies=(self.strategy_name,))
+        return Needs(strategies=(self.strategy_name,), valued=True)
 
     def run(self, batch: Batch) -> PortfolioOf:  # noqa: D102 - as in Command
         desk = batch.desk
@@ -56,7 +56,13 @@ class SeedStrategy:
             )
             batch.record_strategy(
                 Strategy(
-                    self.strategy_name, RequestedMode.AUTO, Mode.PAPER, State.ACTIVE, "", desk.now
+                    self.strategy_name,
+                    RequestedMode.AUTO,
+                    Mode.PAPER,
+                    State.ACTIVE,
+                    "",
+                    desk.now,
+                    portfolio_halted=batch.whole.halted,
                 )
             )
             batch.record_cash(book, entries)

@@ -88,6 +88,7 @@ def running(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
             "IBKR_ACCOUNT": ACCOUNT,
             "AUTH": "none",
             "OUTSIDE_SESSION": "allow",
+            "PROMOTION": "at_once",
             "RECONCILE_EVERY_S": "1",
         }
         router = Router(database_url, folder / "router.log", settings)
@@ -135,6 +136,7 @@ def test_buy_all_is_pending_until_the_broker_has_filled_it(live: Live) -> None:
         "commission": 0,
         "reason": "",
         "request_id": "",
+        "twin_of": "",
         "create_time": order["create_time"],
         "update_time": order["update_time"],
     }

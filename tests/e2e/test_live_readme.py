@@ -33,6 +33,7 @@ def live_url(database_url: str, tmp_path: Path) -> Iterator[str]:
         "IBKR_ACCOUNT": ACCOUNT,
         "AUTH": "none",
         "OUTSIDE_SESSION": "allow",
+        "PROMOTION": "at_once",
     }
     router = Router(database_url, tmp_path / "router.log", settings)
     envoy = Envoy(0, [router.address], tmp_path / "envoy", tmp_path)

@@ -25,6 +25,7 @@ ORDER_FIELDS = {
     "request_id",
     "create_time",
     "update_time",
+    "twin_of",
 }
 
 
@@ -54,6 +55,7 @@ def test_buy_all_buys_as_many_whole_shares_as_the_cash_allows(mesh: Mesh, rest: 
         "commission": 0,
         "reason": "",
         "request_id": "",
+        "twin_of": "",
     }
     assert rest.ok("GET", f"/portfolio/{name}")["cash"] == 50.5
 
@@ -188,6 +190,9 @@ def test_a_portfolio_is_created_and_only_present_fields_change(mesh: Mesh, rest:
         "state": "ACTIVE",
         "realized_pnl": 0,
         "unrealized_pnl": 0,
+        "halt_reason": "",
+        "silent": False,
+        "session": "",
     }
     changed = rest.ok("POST", "/portfolio", {"strategy_name": name, "requested_mode": "PAPER"})
     assert (changed["cash"], changed["requested_mode"]) == (1234.56, "PAPER")

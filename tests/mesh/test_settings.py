@@ -47,6 +47,9 @@ def test_a_rehearsal_needs_no_other_setting_and_keeps_apart_from_real_books(
     assert (settings.ibkr_client_id, settings.ibkr_account) == (1, "DU1000001")
     assert (settings.auth, settings.outside_session) == ("none", "allow")
     assert (settings.price_feed, settings.interval_s) == ("ibkr", 2)
+    assert settings.promotion == "at_once"
+    given(monkeypatch, PROMOTION="rule")
+    assert read_settings().promotion == "rule"
 
 
 def test_what_is_set_goes_before_what_a_rehearsal_takes(

@@ -1,18 +1,16 @@
 """What a fresh system knows, however its first start goes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from decimal import Decimal
 
 from services.portfolio.commands import BuyAll, UpsertPortfolio
 from services.portfolio.domain.order import Mode
 from services.portfolio.live.funding import follow_modes
-from services.portfolio.live.lookout import Lookout
-from services.portfolio.router import Router
 from services.portfolio.seed import STRATEGIES, seed
+from services.portfolio.storage.memory import MemoryLedger, MemoryReads
 from services.portfolio.views import PortfolioView
 from services.portfolio.writer import Writer
 from tests.ledger.values import d
@@ -21,15 +19,13 @@ from tests.writer.desks import assert_balanced, rules
 
 
 @asynccontextmanager
-async def router_on(store: Store, trading_mode: Mode = Mode.PAPER) -> AsyncIterator[Router]:
-    """A router on the store."""
-    lookout = Lookout(store.broker_reads, store.feed, lambda: datetime.now(UTC), Mode.PAPER)
-    writer = Writer(store.ledger, replace(rules(), trading_mode=trading_mode))
-    router = Router(writer, store.reads, store.feed, lookout, lambda: datetime.now(UTC))
+async def writer_on(store: Store, trading_mode: Mode = Mode.PAPER) -> AsyncIterator[Writer]:
+    """A writer on the store."""
+    writer = Writer(store.ledger, replace(rules(), trading_mode=trading_mode, promote_at_once=True))
     try:
-        yield router
+        yield writer
     finally:
-        await router.stop()
+        await writer.stop()
 
 
 async def cash_of(store: Store) -> dict[str, Decimal]:
@@ -38,47 +34,46 @@ async def cash_of(store: Store) -> dict[str, Decimal]:
 
 
 async def test_a_fresh_system_shares_its_capital_among_five_strategies(store: Store) -> None:
-    async with router_on(store) as router:
-        await seed(router, d("100000.04"))
+    async with writer_on(store) as writer:
+        await seed(writer, store.reads, d("100000.04"))
     assert await cash_of(store) == dict.fromkeys(STRATEGIES, d(20000))
     await assert_balanced(store.reads)
 
 
 async def test_a_second_start_changes_nothing(store: Store) -> None:
-    async with router_on(store) as router:
-        await seed(router, d(100_000))
-        await router.writer.submit(BuyAll(STRATEGIES[0], "SPXL", d(100)))
-        await router.writer.submit(UpsertPortfolio("Mine", d(5)))
+    async with writer_on(store) as writer:
+        await seed(writer, store.reads, d(100_000))
+        await writer.submit(BuyAll(STRATEGIES[0], "SPXL", d(100)))
+        await writer.submit(UpsertPortfolio("Mine", d(5)))
         before = await store.reads.portfolios()
-        await seed(router, d(200_000))
+        await seed(writer, store.reads, d(200_000))
         assert await store.reads.portfolios() == before
 
 
 async def test_the_paper_capital_never_becomes_cash_of_a_live_book(store: Store) -> None:
-    async with router_on(store, Mode.LIVE) as router:
-        await seed(router, d(100_000))
-        assert await follow_modes(router.writer, store.reads, Mode.LIVE) == tuple(
-            sorted(STRATEGIES)
-        )
-        await seed(router, d(100_000))
+    async with writer_on(store, Mode.LIVE) as writer:
+        await seed(writer, store.reads, d(100_000))
+        live = await follow_modes(writer, store.promotion, Mode.LIVE, at_once=True)
+        assert live == tuple(sorted(STRATEGIES))
+        await seed(writer, store.reads, d(100_000))
     assert await cash_of(store) == dict.fromkeys(STRATEGIES, 0)
-    async with router_on(store) as router:
-        assert await follow_modes(router.writer, store.reads, Mode.PAPER) == ()
+    async with writer_on(store) as writer:
+        assert await follow_modes(writer, store.promotion, Mode.PAPER) == ()
     assert await cash_of(store) == dict.fromkeys(STRATEGIES, 20_000)
     await assert_balanced(store.reads)
 
 
 async def test_a_system_with_strategies_of_its_own_is_not_seeded(store: Store) -> None:
-    async with router_on(store) as router:
-        await router.writer.submit(UpsertPortfolio("Mine", d(5)))
-        await seed(router, d(100_000))
+    async with writer_on(store) as writer:
+        await writer.submit(UpsertPortfolio("Mine", d(5)))
+        await seed(writer, store.reads, d(100_000))
     assert await cash_of(store) == {"Mine": 5}
 
 
 async def test_a_first_start_that_was_killed_is_finished_by_the_second(store: Store) -> None:
-    async with router_on(store) as router:
-        await router.writer.submit(UpsertPortfolio(STRATEGIES[0], d(20_000)))
-        await seed(router, d(100_000))
+    async with writer_on(store) as writer:
+        await writer.submit(UpsertPortfolio(STRATEGIES[0], d(20_000)))
+        await seed(writer, store.reads, d(100_000))
     assert await cash_of(store) == dict.fromkeys(STRATEGIES, d(20_000))
 
 
@@ -86,10 +81,12 @@ async def test_replicas_that_start_together_give_the_capital_once(migrated_url: 
     async with (
         postgresql_store(migrated_url) as one,
         postgresql_store(migrated_url) as other,
-        router_on(one) as first,
-        router_on(other) as second,
+        writer_on(one) as first,
+        writer_on(other) as second,
     ):
-        await asyncio.gather(seed(first, d(100_000)), seed(second, d(100_000)))
+        await asyncio.gather(
+            seed(first, one.reads, d(100_000)), seed(second, other.reads, d(100_000))
+        )
         assert await cash_of(one) == dict.fromkeys(STRATEGIES, d(20_000))
         await assert_balanced(one.reads)
 
@@ -101,22 +98,17 @@ async def test_a_replica_that_starts_late_does_not_give_spent_cash_again(
     async with (
         postgresql_store(migrated_url) as one,
         postgresql_store(migrated_url) as other,
-        router_on(one) as first,
-        router_on(other) as second,
+        writer_on(one) as first,
+        writer_on(other) as second,
     ):
-        late = SawNothing(second)
-        await seed(first, d(100_000))
-        await first.writer.submit(BuyAll(STRATEGIES[0], "SPXL", d(100)))
-        await seed(late, d(100_000))
+        await seed(first, one.reads, d(100_000))
+        await first.submit(BuyAll(STRATEGIES[0], "SPXL", d(100)))
+        await seed(second, SawNothing(MemoryLedger()), d(100_000))
         assert (await cash_of(one))[STRATEGIES[0]] == 0
 
 
-class SawNothing(Router):
-    """A router whose first look at the portfolio was before there was one."""
+class SawNothing(MemoryReads):
+    """Reads whose first look at the portfolio was before there was one."""
 
-    def __init__(self, router: Router) -> None:
-        self.writer = router.writer
-        self.reads = self  # type: ignore[assignment]
-
-    async def portfolios(self) -> list[PortfolioView]:
+    async def portfolios(self, names: Collection[str] | None = None) -> list[PortfolioView]:
         return []

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from services.portfolio.config import Settings
+from services.portfolio.domain.promotion import Rule
 
 IBKR = {
     "IBKR_HOST": "127.0.0.1",
@@ -51,9 +52,35 @@ def test_the_distance_of_a_price_may_be_off(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings(monkeypatch, PRICE_DISTANCE="off").price_distance is None
 
 
+def test_the_promotion_rule_is_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(monkeypatch).promotion_rule == Rule()
+    told = {
+        "PROMOTION": "at_once",
+        "PROMOTE_MIN_DAYS": "1",
+        "PROMOTE_MIN_TRADES": "2",
+        "PROMOTE_MIN_SHARPE": "-3",
+        "PROMOTE_MAX_DRAWDOWN": "0.4",
+        "PROMOTE_PRICE_AGE_S": "5",
+        "DEMOTE_MAX_DRAWDOWN": "0.6",
+        "DEMOTE_MIN_SHARPE": "-7",
+        "DEMOTE_DAYS": "8",
+    }
+    rule = settings(monkeypatch, **told).promotion_rule
+    assert rule == Rule(True, 1, 2, -3.0, 0.4, 5.0, 0.6, -7.0, 8)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("PROMOTION", "soon"),
+        ("PROMOTE_MIN_DAYS", "0"),
+        ("PROMOTE_MIN_TRADES", "1001"),
+        ("PROMOTE_MIN_SHARPE", "nan"),
+        ("PROMOTE_MAX_DRAWDOWN", "25"),
+        ("PROMOTE_PRICE_AGE_S", "0"),
+        ("DEMOTE_MAX_DRAWDOWN", "-0.1"),
+        ("DEMOTE_MIN_SHARPE", "inf"),
+        ("DEMOTE_DAYS", "1"),
         ("PRICE_BUFFER", "-0.01"),
         ("PRICE_BUFFER", "2"),
         ("PRICE_DISTANCE", "0"),

@@ -41,6 +41,7 @@ from services.portfolio.live.commands import BookCommission
 from services.portfolio.live.gate import LiveBroker
 from services.portfolio.live.ports import Seen
 from services.portfolio.ports import (
+    Broker,
     Ledger,
     Needs,
     OrderFilter,
@@ -51,7 +52,7 @@ from services.portfolio.ports import (
     UnavailableError,
 )
 from services.portfolio.views import PortfolioView, PositionView
-from services.portfolio.writer import Writer
+from services.portfolio.writer import Rules, Writer
 from tests.ledger.live_desk import executed
 from tests.ledger.values import NOW, d, new_id
 from tests.ports.stores import Store
@@ -532,10 +533,16 @@ class _CountingTransaction:
         return getattr(self._transaction, name)
 
 
+def live_rules(live: LiveBroker) -> Rules:
+    """Those of TRADING_MODE=LIVE and PROMOTION=at_once."""
+    brokers: dict[Mode, Broker] = {Mode.PAPER: AT_ONCE, Mode.LIVE: live}
+    return replace(rules(), brokers=brokers, trading_mode=Mode.LIVE, promote_at_once=True)
+
+
 async def test_an_order_that_finds_no_broker_fails_alone_and_may_be_repeated(store: Store) -> None:
     seen = [Seen(Weather(BrokerState.DOWN, NOW), {})]
     live = LiveBroker(lambda: seen[-1], d(0))
-    both = replace(rules(), brokers={Mode.PAPER: AT_ONCE, Mode.LIVE: live}, trading_mode=Mode.LIVE)
+    both = live_rules(live)
     writer = Writer(store.ledger, both)
     try:
         await writer.submit(UpsertPortfolio("A", d(1000)))
@@ -558,7 +565,7 @@ async def test_an_order_that_finds_no_broker_fails_alone_and_may_be_repeated(sto
 
 async def test_the_brokers_words_of_a_live_order_are_booked_and_kept(store: Store) -> None:
     live = LiveBroker(lambda: Seen(Weather(BrokerState.CONNECTED, NOW), {}), d(0))
-    both = replace(rules(), brokers={Mode.PAPER: AT_ONCE, Mode.LIVE: live}, trading_mode=Mode.LIVE)
+    both = live_rules(live)
     writer = Writer(store.ledger, both)
     try:
         await writer.submit(UpsertPortfolio("A", d(1000)))

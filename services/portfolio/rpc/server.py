@@ -10,23 +10,40 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
 from efficientfrontier.v1 import (
+    allocation_service_pb2,
     broker_service_pb2,
+    equity_service_pb2,
     order_service_pb2,
+    page_service_pb2,
     portfolio_service_pb2,
     position_service_pb2,
+    promotion_service_pb2,
+    risk_service_pb2,
+)
+from efficientfrontier.v1.allocation_service_pb2_grpc import (
+    add_AllocationServiceServicer_to_server,
 )
 from efficientfrontier.v1.broker_service_pb2_grpc import add_BrokerServiceServicer_to_server
+from efficientfrontier.v1.equity_service_pb2_grpc import add_EquityServiceServicer_to_server
 from efficientfrontier.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
+from efficientfrontier.v1.page_service_pb2_grpc import add_PageServiceServicer_to_server
 from efficientfrontier.v1.portfolio_service_pb2_grpc import add_PortfolioServiceServicer_to_server
 from efficientfrontier.v1.position_service_pb2_grpc import add_PositionServiceServicer_to_server
+from efficientfrontier.v1.promotion_service_pb2_grpc import add_PromotionServiceServicer_to_server
+from efficientfrontier.v1.risk_service_pb2_grpc import add_RiskServiceServicer_to_server
 from services.portfolio.domain.weather import BrokerState, Weather
 from services.portfolio.ports import UnavailableError
 from services.portfolio.router import Router
+from services.portfolio.rpc.allocation_servicer import AllocationServicer
 from services.portfolio.rpc.broker_servicer import BrokerServicer
+from services.portfolio.rpc.equity_servicer import EquityServicer
 from services.portfolio.rpc.guard import Guard
 from services.portfolio.rpc.order_servicer import OrderServicer
+from services.portfolio.rpc.page_servicer import PageServicer
 from services.portfolio.rpc.portfolio_servicer import PortfolioServicer
 from services.portfolio.rpc.position_servicer import PositionServicer
+from services.portfolio.rpc.promotion_servicer import PromotionServicer
+from services.portfolio.rpc.risk_servicer import RiskServicer
 
 SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
@@ -35,6 +52,11 @@ SERVICES = tuple(
         (position_service_pb2, "PositionService"),
         (portfolio_service_pb2, "PortfolioService"),
         (broker_service_pb2, "BrokerService"),
+        (promotion_service_pb2, "PromotionService"),
+        (equity_service_pb2, "EquityService"),
+        (risk_service_pb2, "RiskService"),
+        (allocation_service_pb2, "AllocationService"),
+        (page_service_pb2, "PageService"),
     )
 )
 OPTIONS = (
@@ -67,6 +89,11 @@ class Server:
         add_PositionServiceServicer_to_server(PositionServicer(router), guard)
         add_PortfolioServiceServicer_to_server(PortfolioServicer(router), guard)
         add_BrokerServiceServicer_to_server(BrokerServicer(router), guard)
+        add_PromotionServiceServicer_to_server(PromotionServicer(router), guard)
+        add_EquityServiceServicer_to_server(EquityServicer(router), guard)
+        add_RiskServiceServicer_to_server(RiskServicer(router), guard)
+        add_AllocationServiceServicer_to_server(AllocationServicer(router), guard)
+        add_PageServiceServicer_to_server(PageServicer(router), guard)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (
             *SERVICES,
