@@ -6,6 +6,7 @@ python -m benchmarks --seconds 8 --rounds 5
 """
 
 import argparse
+import asyncio
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -14,14 +15,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import live, machine, plan, report, systems
+from benchmarks import live, machine, plan, rebalance, report, systems
 from benchmarks.drivers import BenchmarkError, missing_drivers
 from benchmarks.results import Results
 from services.mesh.errors import MeshError
 
 QUIET = 0.1  # of all cores: what others may take without spoiling the figures
 HERE = Path(__file__).resolve().parent
-TARGETS = (*plan.TARGETS, *live.TARGETS)
+TARGETS = (*plan.TARGETS, *live.TARGETS, *rebalance.TARGETS)
 SETTINGS = "fsync synchronous_commit full_page_writes wal_sync_method shared_buffers max_wal_size"
 
 
@@ -68,16 +69,19 @@ def measure(asked: argparse.Namespace, folder: Path, console: Console) -> None:
         measure_orders_and_reads(asked, folder, server, results, console)
         measure_listing(asked, folder, server, results, console)
         measure_live(asked, folder, server, results, console)
+        if not asked.quick:
+            measure_planning(folder, server, results, console)
         taken = neighbours.share()
     described["CPU that others took"] = f"{taken:.0%} of all cores while it ran"
     console.print(report.figures_table(results))
-    console.print(report.ratios_table(results, TARGETS))
+    targets = tuple(target for target in TARGETS if target.of in results.samples)
+    console.print(report.ratios_table(results, targets))
     console.print(f"Others took {taken:.0%} of the CPU while this ran.", highlight=False)
     if taken > QUIET:
         console.print("The machine was not quiet: these figures mean little.", style="red")
     if not asked.quick:
         how = f"Medians of {asked.rounds} interleaved rounds, {asked.seconds} s for each figure."
-        text = report.markdown(results, TARGETS, described, how)
+        text = report.markdown(results, targets, described, how)
         (HERE / "RESULTS.md").write_text(text)
         console.print("Written to benchmarks/RESULTS.md.")
 
@@ -144,6 +148,18 @@ def measure_live(
         )
         live.prepare(parts)
         run_rounds(live.steps(parts, asked.seconds), asked.rounds, server, results, console)
+
+
+def measure_planning(
+    folder: Path, server: systems.Database, results: Results, console: Console
+) -> None:
+    """Orders while a plan for 1,000 strategies is computed, and while none is; once."""
+    database = server.create("planning")
+    asyncio.run(rebalance.prepare(database.url, 1000, 1260))
+    with systems.router(database, folder) as address:
+        for key, sample in rebalance.measure(address).samples().items():
+            results.add(key, sample)
+            console.print(f"{key.work}: {key.system}: p50 {sample.p50_ms:,.1f} ms", highlight=False)
 
 
 def run_rounds(

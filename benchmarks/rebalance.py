@@ -1,4 +1,4 @@
-"""What a full allocation does to orders: `python -m benchmarks.rebalance`.
+"""What a full allocation does to orders: part of `make bench`; alone `python -m benchmarks.rebalance`.
 
 A thousand strategies with five years of daily closes, in a real database, behind a real router.
 One caller places an order 50 times a second, first on an idle router, then while it computes a plan
@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
@@ -19,8 +20,9 @@ import grpc
 
 from benchmarks import systems
 from benchmarks.allocation import LIMIT_S, fill
-from benchmarks.drivers import percentile
+from benchmarks.drivers import Sample, percentile
 from benchmarks.plan import CREATE_ORDER, create_strategy, order_of
+from benchmarks.results import Key, Target
 from efficientfrontier.v1 import allocation_service_pb2 as pb
 from services.portfolio.storage.database import Database
 
@@ -31,6 +33,13 @@ TRADER = "Trader"
 PACE_S = 0.02
 IDLE_S = 10.0
 SLOWEST = 1.5  # times the idle latency
+WORK = "orders, 50 a second at most"
+IDLE = Key("router, idle", WORK, 1)
+BUSY = Key("router, planning for 1,000", WORK, 1)
+PLAN = Key("router", "a plan for 1,000 strategies", 1)
+TARGETS = (
+    Target("p50 of orders while a plan is computed", BUSY, IDLE, "p50", SLOWEST, is_upper=True),
+)
 
 
 def main() -> None:
@@ -45,7 +54,7 @@ def main() -> None:
     ):
         asyncio.run(prepare(database.url, asked.strategies, asked.days))
         with systems.router(database, Path(folder)) as address:
-            raise SystemExit(not measure(address, asked.strategies))
+            raise SystemExit(not say(measure(address)))
 
 
 async def prepare(url: str, strategies: int, days: int) -> None:
@@ -56,8 +65,28 @@ async def prepare(url: str, strategies: int, days: int) -> None:
     await connection.close()
 
 
-def measure(address: str, strategies: int) -> bool:
-    """Prints the figures; whether they keep the limits."""
+@dataclass(frozen=True)
+class Measured:
+    """What one plan took, and the orders' latencies beside it and without it, in nanoseconds."""
+
+    plan: pb.Plan
+    plan_s: float
+    carried_out_s: float
+    idle_ns: list[int]
+    busy_ns: list[int]
+
+    def samples(self) -> dict[Key, Sample]:
+        """As the other benchmarks have them."""
+        planned_ns = [round(self.plan_s * 1e9)]
+        return {
+            IDLE: sample_of(self.idle_ns),
+            BUSY: sample_of(self.busy_ns),
+            PLAN: sample_of(planned_ns),
+        }
+
+
+def measure(address: str) -> Measured:
+    """Places orders on an idle router, while it plans, and on an idle one again."""
     with grpc.insecure_channel(address) as channel:
         create_strategy(channel, TRADER)
         latencies_of(channel, for_s(1))  # to warm up
@@ -66,22 +95,40 @@ def measure(address: str, strategies: int) -> bool:
         planning.start()
         busy = latencies_of(channel, planning.is_alive)
         idle += latencies_of(channel, for_s(IDLE_S))
-        plan = planning.plan
         begun_s = time.monotonic()
-        systems.call(channel, REBALANCE, pb.RebalanceRequest(plan_id=plan.plan_id))
+        systems.call(channel, REBALANCE, pb.RebalanceRequest(plan_id=planning.plan.plan_id))
         carried_out_s = time.monotonic() - begun_s
+    return Measured(planning.plan, planning.took_s, carried_out_s, idle, busy)
+
+
+def say(measured: Measured) -> bool:
+    """Prints the figures; whether they keep the limits."""
+    plan, idle, busy = measured.plan, measured.idle_ns, measured.busy_ns
     ratio = percentile(busy, 50) / percentile(idle, 50)
     print(
-        f"A plan for {strategies} strategies by {pb.AllocationPolicy.Method.Name(plan.method)} "
-        f"with {len(plan.frontier)} points of the frontier took {planning.took_s:.1f} s (at most "
-        f"{LIMIT_S:g}); carrying it out {carried_out_s:.2f} s. {plan.fallback_reason}"
+        f"A plan for {len(plan.rows) - 1} strategies by "
+        f"{pb.AllocationPolicy.Method.Name(plan.method)} with {len(plan.frontier)} points of the "
+        f"frontier took {measured.plan_s:.1f} s (at most {LIMIT_S:g}); carrying it out "
+        f"{measured.carried_out_s:.2f} s. {plan.fallback_reason}"
     )
     print(
         f"Orders meanwhile: p50 {percentile(busy, 50) / 1e6:.2f} ms, {ratio:.2f} times the "
         f"{percentile(idle, 50) / 1e6:.2f} ms of an idle router (at most {SLOWEST}); p99 "
         f"{percentile(busy, 99) / 1e6:.2f} ms and {percentile(idle, 99) / 1e6:.2f} ms."
     )
-    return planning.took_s <= LIMIT_S and ratio <= SLOWEST
+    return measured.plan_s <= LIMIT_S and ratio <= SLOWEST
+
+
+def sample_of(latencies_ns: list[int]) -> Sample:
+    """A sample of one caller's calls."""
+    total_s = sum(latencies_ns) / 1e9
+    return Sample(
+        rate=len(latencies_ns) / total_s,
+        p50_ms=percentile(latencies_ns, 50) / 1e6,
+        p99_ms=percentile(latencies_ns, 99) / 1e6,
+        done=len(latencies_ns),
+        driver_share=0.0,
+    )
 
 
 class Planning(threading.Thread):
