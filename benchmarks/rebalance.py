@@ -1,4 +1,4 @@
-"""What a full allocation does to orders: part of `make bench`; alone `python -m benchmarks.rebalance`.
+"""What a full allocation does to orders: `python -m benchmarks.rebalance`, part of `make bench`.
 
 A thousand strategies with five years of daily closes, in a real database, behind a real router.
 One caller places an order 50 times a second, first on an idle router, then while it computes a plan
