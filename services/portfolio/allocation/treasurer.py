@@ -4,26 +4,19 @@ Each replica has one, and none is elected: the command looks again under the loc
 comes second moves nothing.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
-
-import structlog
-
 from services.portfolio.allocation.commands import SettleDue
 from services.portfolio.allocation.ports import AllocationReads
 from services.portfolio.domain.capital import RESERVE
-from services.portfolio.domain.errors import LedgerError
 from services.portfolio.domain.money import ZERO
 from services.portfolio.domain.order import Mode
 from services.portfolio.domain.transfers import Purse, settlement
-from services.portfolio.ports import Feed, LedgerEvent, UnavailableError
+from services.portfolio.looks import Looks
+from services.portfolio.ports import Feed
 from services.portfolio.writer import Writer
 
 LOOK_EVERY_S = 5.0
 CALM_S = 0.1  # events that come closer together than this lead to one look
 MOST_AT_ONCE = 250  # strategies that one command holds still
-
-log = structlog.get_logger()
 
 
 class Treasurer:
@@ -44,16 +37,8 @@ class Treasurer:
 
     async def run(self) -> None:
         """Settles for ever: at once, then when somebody concerned trades, and now and then."""
-        while True:
-            try:
-                async with self._feed.subscribe() as events:
-                    await self._look_on(events)
-            except (UnavailableError, LedgerError) as error:
-                log.warning("treasurer_waits", why=error.message)
-            except Exception:
-                # A fault of ours must not leave dues unsettled until the router is started again.
-                log.exception("settling_failed", next=f"looking again in {LOOK_EVERY_S:g} s")
-            await asyncio.sleep(self._look_every_s)
+        looks = Looks("treasurer", self.look, lambda: self._concerned, self._look_every_s, CALM_S)
+        await looks.run(self._feed)
 
     async def look(self) -> None:
         """Settles what can be settled now.
@@ -77,30 +62,3 @@ class Treasurer:
         for first in range(0, len(names), MOST_AT_ONCE):
             some = tuple(names[first : first + MOST_AT_ONCE])
             await self._writer.submit(SettleDue(mode, some, plan.plan_id))
-
-    async def _look_on(self, events: AsyncIterator[LedgerEvent]) -> None:
-        moved = asyncio.Event()
-        listening = asyncio.create_task(self._listen(events, moved), name="treasurer-feed")
-        try:
-            while True:
-                moved.clear()
-                await self.look()
-                try:
-                    async with asyncio.timeout(self._look_every_s):
-                        await moved.wait()
-                except TimeoutError:
-                    continue
-                if listening.done():
-                    await listening  # raises why
-                await asyncio.sleep(CALM_S)
-        finally:
-            listening.cancel()
-
-    async def _listen(self, events: AsyncIterator[LedgerEvent], moved: asyncio.Event) -> None:
-        """Hears of those concerned; its end is heard of too."""
-        try:
-            async for event in events:
-                if not self._concerned.isdisjoint(event.strategies):
-                    moved.set()
-        finally:
-            moved.set()

@@ -6,8 +6,7 @@ strategy that is watched trades or reports prices. A strategy without limits cos
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,7 +16,8 @@ from services.portfolio.commands import Command
 from services.portfolio.domain.errors import LedgerError
 from services.portfolio.domain.order import Order
 from services.portfolio.domain.risk import Heights, Whole, beyond, growth_of_whole, is_silent
-from services.portfolio.ports import BookKey, Clock, Feed, LedgerEvent, UnavailableError
+from services.portfolio.looks import Looks
+from services.portfolio.ports import BookKey, Clock, Feed, UnavailableError
 from services.portfolio.risk.commands import HaltAllForRisk, HaltForRisk, NoteSilence, SellTheRest
 from services.portfolio.risk.ports import RiskReads, Standing, WholeHeights
 from services.portfolio.writer import Writer
@@ -60,16 +60,8 @@ class Guardian:
 
     async def run(self) -> None:
         """Looks for ever."""
-        while True:
-            try:
-                async with self._feed.subscribe() as events:
-                    await self._look_on(events)
-            except UnavailableError:
-                pass  # some events may have been missed: it looks at everything when it is back
-            except Exception:
-                # A fault of ours must not leave limits unwatched until the router is started again.
-                log.exception("guardian_failed", next=f"looking again in {self._look_every_s:g} s")
-            await asyncio.sleep(self._look_every_s)
+        looks = Looks("guardian", self.look, lambda: self._watched, self._look_every_s, CALM_S)
+        await looks.run(self._feed)
 
     async def look(self) -> None:
         """Looks once at everything that is to be watched.
@@ -91,35 +83,6 @@ class Guardian:
             commands += await self._halts_of_all(whole, standings)
         # At once, so that the writer takes them into one transaction.
         await asyncio.gather(*map(self._submit, commands))
-
-    async def _look_on(self, events: AsyncIterator[LedgerEvent]) -> None:
-        """Looks at once, then every second and when something watched moves."""
-        moved = asyncio.Event()
-        listening = asyncio.create_task(self._listen(events, moved), name="guardian-feed")
-        try:
-            while True:
-                await self.look()
-                try:
-                    async with asyncio.timeout(self._look_every_s):
-                        await moved.wait()
-                except TimeoutError:
-                    continue
-                if listening.done():
-                    await listening  # raises why
-                await asyncio.sleep(CALM_S)
-                moved.clear()
-        finally:
-            listening.cancel()
-            with suppress(asyncio.CancelledError, UnavailableError):
-                await listening
-
-    async def _listen(self, events: AsyncIterator[LedgerEvent], moved: asyncio.Event) -> None:
-        try:
-            async for event in events:
-                if not self._watched.isdisjoint(event.strategies):
-                    moved.set()
-        finally:
-            moved.set()
 
     def _silences(self, standings: Sequence[Standing]) -> list[Command]:
         """Strategies whose silence began or ended, by this replica's clock."""
