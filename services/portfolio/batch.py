@@ -21,7 +21,7 @@ from services.portfolio.domain.errors import (
 )
 from services.portfolio.domain.invariants import check_move
 from services.portfolio.domain.ledger import Booking
-from services.portfolio.domain.money import ZERO, market_value, per_share
+from services.portfolio.domain.money import LARGEST, ZERO, market_value, per_share
 from services.portfolio.domain.order import Fill, Mode, Order
 from services.portfolio.domain.position import Position, PositionAdjustment
 from services.portfolio.domain.promotion import Decision
@@ -128,6 +128,11 @@ class Batch:
     def find_book(self, key: BookKey) -> Book | None:
         """The book, if the strategy has one in this mode."""
         return self.changes.books.get(key) or self._snapshot.books.get(key)
+
+    def books(self, strategy_name: str) -> list[Book]:
+        """All books of a strategy, PAPER and LIVE."""
+        found = (self.find_book((strategy_name, mode)) for mode in Mode)
+        return [book for book in found if book is not None]
 
     def order(self, order_id: UUID) -> Order:
         """The order.
@@ -256,17 +261,28 @@ class Batch:
         marks = self._snapshot.marks.items()
         return max((mark.time for (name, _), mark in marks if name == strategy_name), default=None)
 
-    def market_price(self, book: Book, position: Position) -> Decimal:
-        """What a share is worth: what the strategy saw last, or traded at since; USD."""
-        mark = self._snapshot.marks.get((book.strategy_name, position.symbol))
-        if mark is not None and mark.time > position.update_time:
+    def last_price(self, book: Book, symbol: str) -> Decimal:
+        """What the strategy saw last of a symbol, or traded at since, in USD; 0 before either."""
+        mark = self.mark(book.strategy_name, symbol)
+        position = book.positions.get(symbol)
+        if mark is not None and (position is None or mark.time > position.update_time):
             return mark.price
-        return position.last_price or per_share(position.cost, position.quantity)
+        return position.last_price if position else ZERO
+
+    def market_price(self, book: Book, position: Position) -> Decimal:
+        """What a share that is held is worth, in USD: its last price, else what it cost."""
+        last = self.last_price(book, position.symbol)
+        return last or per_share(position.cost, position.quantity)
 
     def positions_value(self, book: Book) -> Decimal:
-        """The market value of all positions, in USD. Needs `valued`."""
+        """The market value of all positions, in USD. Needs `valued`.
+
+        At most what a valuation can hold: an absurd price must not keep its book from ever being
+        valued again, and with it everything from being resumed.
+        """
         held = (position for position in book.positions.values() if position.quantity)
-        return sum((market_value(p.quantity, self.market_price(book, p)) for p in held), ZERO)
+        values = (market_value(p.quantity, self.market_price(book, p)) for p in held)
+        return min(sum(values, ZERO), LARGEST)
 
     def last_valuation(self, key: BookKey) -> Valuation | None:
         """The last valuation of a book, recorded ones included. Needs `valued`."""
@@ -296,8 +312,9 @@ class Batch:
         assert self._snapshot.valued, "needs() must ask for `valued`"  # noqa: S101 - a fault of ours
         key = (after.strategy_name, after.mode)
         before = self.find_book(key) or new_book(*key, self.desk.now)
-        flow = after.cash + self.positions_value(after)
-        flow -= before.cash + self.positions_value(before)
+        # Of cash and of shares apart, as a sum of both may have more digits than are exact.
+        flow = after.cash - before.cash
+        flow += self.positions_value(after) - self.positions_value(before)
         if flow:
             self.record_valuation(before, ValuationKind.FLOW, flow)
 

@@ -261,7 +261,7 @@ class SetPosition:
             ZERO,
             value_of(self.quantity, self.average_cost),
             ZERO,
-            self.average_cost,
+            batch.last_price(book, self.symbol),
             desk.now,
         )
         after, adjustments = ledger.set_position(book, wanted, self.reason, desk.now, desk.actor)
@@ -282,7 +282,8 @@ class DeletePosition:
 
     def run(self, batch: Batch) -> None:  # noqa: D102 - as in Command
         book, position = batch.open_position(self.position_id)
-        gone = replace(position, quantity=ZERO, cost=ZERO)
+        price = batch.last_price(book, position.symbol)
+        gone = replace(position, quantity=ZERO, cost=ZERO, last_price=price)
         after, adjustments = ledger.set_position(
             book, gone, self.reason, batch.desk.now, batch.desk.actor
         )
@@ -368,7 +369,7 @@ class UpsertPortfolio:
 class SetState:
     """Halt or resume a strategy.
 
-    Resuming values its book, so that what halts it is judged from then on.
+    Resuming values its books, so that what halts it is judged from then on, in either mode.
     """
 
     strategy_name: str
@@ -395,8 +396,8 @@ class SetState:
             kind = RiskEventKind.HALT if halts else RiskEventKind.RESUME
             batch.record_risk(strategy.name, kind, self.reason if halts else "")
             if not halts:
-                book = batch.book((strategy.name, strategy.mode))
-                batch.record_valuation(book, ValuationKind.FLOW)
+                for book in batch.books(strategy.name):
+                    batch.record_valuation(book, ValuationKind.FLOW)
         return PortfolioOf(strategy.name)
 
 

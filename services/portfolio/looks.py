@@ -57,8 +57,7 @@ class Looks:
                     await listening  # raises why
         finally:
             listening.cancel()
-            with suppress(asyncio.CancelledError, UnavailableError):
-                await listening
+            await asyncio.wait([listening])  # a cancellation of our own still comes through
 
     async def _listen(self, events: AsyncIterator[LedgerEvent], moved: asyncio.Event) -> None:
         """Hears of those concerned; its end is heard of too."""

@@ -117,6 +117,7 @@ async def _make(desk: Desk, played: Played, move: tuple[object, ...]) -> None:
                 return
             tally.cash += tally.shares[symbol] * (exactly(price) - exactly(COMMISSION))
             tally.shares[symbol] = tally.costs[symbol] = Fraction(0)
+            tally.prices[symbol] = exactly(price)
             tally.gain(before)
         case ("cash", Decimal() as cash):
             await desk.set_cash(NAME, cash)
@@ -127,8 +128,7 @@ async def _make(desk: Desk, played: Played, move: tuple[object, ...]) -> None:
             cost = quantity * exactly(price)
             if (quantity, cost) != (tally.shares[symbol], tally.costs[symbol]):
                 tally.shares[symbol], tally.costs[symbol] = Fraction(quantity), cost
-                tally.prices[symbol] = exactly(price)
-                played.flowed += tally.equity - before
+                played.flowed += tally.equity - before  # worth what they were seen at, not the cost
         case _:
             raise AssertionError(move)
 

@@ -1,6 +1,7 @@
 """What the broker says, in any order and any number of times, comes to the same in the end."""
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.portfolio.batch import Batch, Desk
 from services.portfolio.commands import Command, CreateOrder
+from services.portfolio.domain import ledger
 from services.portfolio.domain.book import CashKind
 from services.portfolio.domain.errors import (
     IllegalFillError,
@@ -16,11 +19,12 @@ from services.portfolio.domain.errors import (
     LedgerError,
     OrderNotFoundError,
 )
-from services.portfolio.domain.order import FillKind, Order, Side, Status
+from services.portfolio.domain.order import Execution, FillKind, Mode, Order, Side, Status
 from services.portfolio.live.commands import BookCommission, EndOrder
+from services.portfolio.ports import PriceMark, Snapshot
 from tests.ledger.amounts import PROPERTY, exactly
 from tests.ledger.live_desk import LiveDesk, desk_with, executed, placed
-from tests.ledger.values import NAME, d, half_even, new_id
+from tests.ledger.values import ACTOR, LATER, NAME, book_with, buy, d, fill, half_even, new_id
 
 
 def end(order: Order, status: Status = Status.CANCELLED, reason: str = "Cancelled.") -> EndOrder:
@@ -461,3 +465,21 @@ def test_corrections_can_reopen_room_for_another_execution() -> None:
     desk.order(executed(order, "a.02", 5))
     whole = desk.order(executed(order, "b.01", 5))
     assert (whole.status, whole.filled_quantity, whole.reason) == (Status.EXECUTED, 10, "")
+
+
+def test_what_is_learnt_of_a_fill_later_is_no_newer_price() -> None:
+    filled = fill(buy(book_with(10_000, mode=Mode.LIVE)), 10)
+    much_later = LATER + timedelta(hours=1)
+    charged = ledger.book_commission(filled.book, filled.order, "x", d(1), much_later)
+    change = Execution("y", d(0), d(-5), d(0))
+    corrected = ledger.book_correction(
+        charged.book, charged.order, change, d("99.5"), much_later, ACTOR
+    )
+    seen = PriceMark(NAME, "SPXL", d(200), LATER + timedelta(minutes=1))  # after the trade
+    book = corrected.book
+    batch = Batch(
+        Snapshot({}, {}, {}, {}, {}, {}, {}, marks={(NAME, "SPXL"): seen}),
+        Desk({}, new_id, much_later),
+    )
+    assert book.positions["SPXL"].last_price == d("99.5")
+    assert batch.positions_value(book) == 2000

@@ -183,7 +183,7 @@ def test_shares_that_the_account_lacks_are_taken_away_at_their_cost() -> None:
     desk = desk_with(shares=10, cost=500)
     desk.account["SPXL"] = d(7)
     desk.submit(assign(-3, cost=9999))
-    assert (desk.held.quantity, desk.held.cost, desk.held.last_price) == (7, 350, 50)
+    assert (desk.held.quantity, desk.held.cost) == (7, 350)
 
 
 @pytest.mark.parametrize(
@@ -381,6 +381,21 @@ def test_a_later_live_book_gets_only_what_the_others_were_not_given() -> None:
     assert cash_of(desk) == [50, 50, 0]
     desk.submit(ShareCash(("A", "B", "C", "Nobody"), d(120), d(1000)))
     assert cash_of(desk) == [50, 50, 20]
+
+
+def test_who_came_back_to_paper_keeps_its_share_of_the_live_capital() -> None:
+    desk = live_strategies("A")
+    desk.submit(ShareCash(("A",), d(100), d(1000)))
+    desk.submit(UpsertPortfolio("A", requested_mode=RequestedMode.PAPER), UpsertPortfolio("C"))
+    desk.submit(ShareCash(("A", "C"), d(130), d(1000)))
+    assert cash_of(desk) == [100, 30]
+
+
+def test_a_book_of_a_strategy_that_is_not_live_gets_nothing() -> None:
+    desk = live_strategies("A", "B")
+    desk.submit(UpsertPortfolio("A", requested_mode=RequestedMode.PAPER))
+    desk.submit(ShareCash(("A", "B"), d(100), d(1000)))
+    assert cash_of(desk) == [0, 100]
 
 
 def test_cash_that_was_set_by_hand_is_left_alone() -> None:

@@ -9,7 +9,9 @@ from decimal import Decimal
 import pytest
 
 from services.portfolio.commands import (
+    BuyAll,
     CreateOrder,
+    DeletePosition,
     SetPosition,
     UpdateOrderStatus,
 )
@@ -17,13 +19,14 @@ from services.portfolio.domain.book import RequestedMode, State, Strategy
 from services.portfolio.domain.capital import RESERVE
 from services.portfolio.domain.errors import NotAStrategyError, StrategyNotFoundError
 from services.portfolio.domain.ledger import Report
-from services.portfolio.domain.money import ZERO
+from services.portfolio.domain.money import LARGEST, ZERO
 from services.portfolio.domain.order import Side, Status
 from services.portfolio.domain.valuation import Valuation, ValuationKind
 from services.portfolio.history.commands import CloseSession
 from services.portfolio.history.history import History
 from services.portfolio.history.ports import Close
-from services.portfolio.ports import Changes, StorageConflictError
+from services.portfolio.ports import Changes, PositionFilter, StorageConflictError
+from services.portfolio.risk.commands import HaltPortfolio, ResumePortfolio
 from tests.history.desk import Desk, day, desk_on
 from tests.ledger.values import d
 from tests.ports.makers import LIVE, PAPER, at, book, opened, save
@@ -398,3 +401,34 @@ async def _after_cash(desk: Desk, name: str, paper: int, live: int) -> tuple[flo
         )
         await save(ledger, Changes(valuations=[worth]))
     return gains[0], gains[1]
+
+
+async def test_an_absurd_price_keeps_no_book_from_being_valued_again(desk: Desk) -> None:
+    cheap, dear = d("0.00000001"), 1_000_000_000  # the least and the greatest there is
+    for number in (1, 2):  # each time it becomes 10^17 times as much
+        await desk.mark("A", day(number), SPXL=cheap)
+        await desk.writer.submit(BuyAll("A", "SPXL", cheap))
+        await desk.mark("A", day(number), SPXL=dear)
+        await desk.mark("A", day(number + 1), SPXL=dear)
+        await desk.writer.submit(HaltPortfolio())
+        await desk.writer.submit(ResumePortfolio())
+        (held,) = await desk.store.reads.positions(PositionFilter("A"), None, 9)
+        await desk.writer.submit(DeletePosition(held.position_id))
+        await desk.set_cash("A", "1000.01")
+    first, last = await desk.closes("A")
+    assert first.positions_value == last.positions_value == LARGEST
+    assert (first.growth, last.growth) == (pytest.approx(1e17), 1e20)
+
+
+async def test_a_cost_that_is_set_by_hand_is_no_price(desk: Desk) -> None:
+    await desk.mark("A", day(1), SPXL=10)
+    await desk.writer.submit(CreateOrder("A", "SPXL", Side.BUY, d(50), d(10)))
+    await desk.mark("A", day(1), SPXL=20)
+    await desk.writer.submit(SetPosition("A", "SPXL", d(50), d(8)))  # of shares worth 20
+    await desk.writer.submit(SetPosition("A", "SPXL", d(60), d(8)))
+    (view,) = await desk.store.reads.positions(PositionFilter("A"), None, 9)
+    assert (view.average_cost, view.market_price) == (8, 20)
+    await desk.mark("A", day(1), SPXL=20)
+    await desk.mark("A", day(2), SPXL=20)
+    (close,) = await desk.closes("A")
+    assert (close.growth, close.flow) == (1.5, 1000 + 10 * 20)

@@ -10,10 +10,12 @@ from typing import Any, cast
 import pytest
 
 from services.portfolio.commands import SellAll, UpsertPortfolio
-from services.portfolio.domain.book import State
+from services.portfolio.domain.book import RequestedMode, State, Strategy, new_book
 from services.portfolio.domain.errors import PortfolioHaltedError, StrategyHaltedError
+from services.portfolio.domain.ledger import open_book
 from services.portfolio.domain.order import Mode
 from services.portfolio.domain.risk import Heights, Limits, Whole, beyond
+from services.portfolio.ports import Changes, Needs
 from services.portfolio.risk.commands import (
     HaltAllForRisk,
     HaltForRisk,
@@ -326,3 +328,46 @@ async def test_who_is_halted_with_all_is_not_halted_for_itself_as_well(desk: Ris
     await desk.submit(ResumePortfolio())
     await desk.guardian.look()
     assert await desk.told("A") == ["LIMITS", "HALT"]  # by its own limit
+
+
+async def test_a_resume_values_the_book_of_either_mode(desk: RiskDesk) -> None:
+    live = ("A", Mode.LIVE)
+    opened = new_book(*live, datetime.now(UTC))
+    await desk.open("A", max_drawdown="0.2")
+    async with desk.store.ledger.transaction() as transaction:
+        await transaction.load(Needs({"A"}))
+        await transaction.save(Changes(books={live: opened}))
+    await desk.halt("A")
+    await desk.resume("A")
+    await desk.submit(HaltPortfolio(""))
+    await desk.submit(ResumePortfolio())
+    heights = await desk.store.risk.heights([("A", Mode.PAPER), live])
+    assert {key: number for key, (number, _) in heights.items()} == {("A", Mode.PAPER): 3, live: 2}
+    # Whichever is in force later on, the whole is judged by its last valuation.
+    lived = replace(await desk.strategy("A"), mode=Mode.LIVE)
+    async with desk.store.ledger.transaction() as transaction:
+        await transaction.load(Needs({"A"}))
+        await transaction.save(Changes(strategies={"A": lived}))
+    parts = (await desk.store.risk.heights_of_whole()).parts
+    assert {key: part.number for key, part in parts.items()} == {live: 2}
+
+
+@pytest.mark.parametrize("name", ["A", ""])
+async def test_a_book_that_was_never_valued_is_with_its_first_limit(
+    desk: RiskDesk, name: str
+) -> None:
+    # As the books are of a system that is older than valuations.
+    key = ("A", Mode.PAPER)
+    now = datetime.now(UTC)
+    book, entries = open_book(*key, d(1000), "", now, "")
+    async with desk.store.ledger.transaction() as transaction:
+        await transaction.load(Needs({"A"}))
+        made = Strategy("A", RequestedMode.PAPER, Mode.PAPER, State.ACTIVE, "", now)
+        await transaction.save(
+            Changes(strategies={"A": made}, books={key: book}, cash_entries=list(entries))
+        )
+    await desk.buy_all("A", "100")
+    await desk.limit(name, max_drawdown="0.2")
+    await desk.mark("A", "79")
+    await desk.guardian.look()
+    assert await state(desk, "A") is State.HALTED

@@ -9,7 +9,7 @@ from services.portfolio.domain.book import State
 from services.portfolio.domain.ledger import Report
 from services.portfolio.domain.order import Side, Status
 from services.portfolio.domain.risk import OnSilence, is_silent
-from services.portfolio.risk.commands import NoteSilence
+from services.portfolio.risk.commands import NoteSilence, SellTheRest
 from tests.ledger.values import NOW, d
 from tests.ports.stores import Store
 from tests.risk.desk import RiskDesk, desk_on
@@ -110,3 +110,17 @@ async def test_the_guardian_hears_silence_fall(store: Store) -> None:
 
         await wait_until_async(sold, 10, "what A holds is sold")
         assert (await desk.told("A"))[-2:] == ["SILENT", "FLATTEN"]
+
+
+async def test_who_reports_again_is_not_sold_even_before_that_is_noted(store: Store) -> None:
+    async with desk_on(store, BY_HAND) as desk:
+        await desk.open("A", lease_s="60", on_silence=OnSilence.FLATTEN)
+        bought = await desk.buy("A", "5", "100")
+        await desk.submit(UpdateOrderStatus(bought.order_id, Report(Status.EXECUTED)))
+        await desk.mark("A", "100", ago_s=61)
+        await desk.guardian.look()
+        *_, sale = await desk.orders()
+        await desk.submit(UpdateOrderStatus(sale.order_id, Report(Status.REJECTED)))
+        await desk.mark("A", "100")  # and another replica's guardian looked just before
+        assert await desk.submit(SellTheRest("A")) is None
+        assert len(await desk.orders()) == 2

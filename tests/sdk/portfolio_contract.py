@@ -76,6 +76,8 @@ class PortfolioContract:
         assert (position.quantity, position.average_cost) == (4, 115)
         assert (position.market_price, position.market_value) == (130, 520)
         assert position.unrealized_pnl == 60
+        position = portfolio.set_position(name, "SPXL", 4, 90)  # what shares cost is no price
+        assert (position.market_price, position.unrealized_pnl) == (130, 160)
 
     def test_the_latest_session_that_prices_name_is_the_strategys(
         self, portfolio: PortfolioInterface, fresh_strategy: FreshStrategy

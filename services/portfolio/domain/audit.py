@@ -138,9 +138,9 @@ class TransferAudit:
 def _after(held: Position, side: Side, fill: Fill) -> Position:
     """The position after one fact of an order."""
     if fill.kind is FillKind.COMMISSION:
-        return held.charged(fill.commission, fill.time)
+        return held.charged(fill.commission)
     if fill.kind is FillKind.CORRECTION:
-        return held.corrected(side, fill.quantity, fill.value, fill.price, fill.time)
+        return held.corrected(side, fill.quantity, fill.value, fill.price)
     trade = (fill.quantity, fill.value, fill.commission, fill.price, fill.time)
     if side is Side.BUY:
         return held.bought(*trade)

@@ -306,7 +306,7 @@ def book_correction(
         now,
         cash=book.cash + moved,
         reserved_cash=book.reserved_cash + reserved_cash - order.reserved_cash,
-        position=held.corrected(order.side, change.quantity, change.value, price, now),
+        position=held.corrected(order.side, change.quantity, change.value, price),
     )
     fill = Fill(
         order.order_id,
@@ -335,7 +335,7 @@ def book_commission(
         book,
         now,
         cash=book.cash - commission,
-        position=book.positions[order.symbol].charged(commission, now),
+        position=book.positions[order.symbol].charged(commission),
     )
     charged = replace(order, commission=order.commission + commission, update_time=now)
     fill = Fill(

@@ -23,8 +23,8 @@ class Position:
     reserved_quantity: Decimal  # shares that open sell orders are selling
     cost: Decimal  # of all shares held, commission aside
     realized_pnl: Decimal  # of all shares sold, less all commission
-    last_price: Decimal  # of the last fill or setting by hand
-    update_time: datetime
+    last_price: Decimal  # seen or traded at, by the time of update_time; 0 before either
+    update_time: datetime  # of the last fill or setting by hand; what is seen later counts
 
     @property
     def free_quantity(self) -> Decimal:
@@ -69,13 +69,14 @@ class Position:
         )
 
     def corrected(
-        self, side: Side, quantity: Decimal, value: Decimal, price: Decimal, now: datetime
+        self, side: Side, quantity: Decimal, value: Decimal, price: Decimal
     ) -> "Position":
         """The position after a trade turned out to be `quantity` shares and `value` USD more.
 
         What belongs to shares that are held changes their cost; what belongs to shares that are
         gone changes what was realised. What is reserved stays as it is. `price` is the trade's
-        price as corrected, in USD a share; 0 when nothing is left of it.
+        price as corrected, in USD a share; 0 when nothing is left of it. Prices seen since the
+        trade go on counting.
         """
         if side is Side.BUY:
             held = self.quantity + quantity
@@ -95,7 +96,7 @@ class Position:
             cost,
             realized_pnl,
             price or self.last_price,
-            now,
+            self.update_time,
         )
 
     def _cost_of_more_sold(self, quantity: Decimal, value: Decimal) -> Decimal:
@@ -105,7 +106,7 @@ class Position:
         # What they had cost is forgotten, so they cost what selling them did not bring after all.
         return min(value, ZERO) if quantity else ZERO
 
-    def charged(self, commission: Decimal, now: datetime) -> "Position":
+    def charged(self, commission: Decimal) -> "Position":
         """The position after `commission` USD more for trades that are booked."""
         return Position(
             self.position_id,
@@ -115,7 +116,7 @@ class Position:
             self.cost,
             self.realized_pnl - commission,
             self.last_price,
-            now,
+            self.update_time,
         )
 
     def reserving(self, quantity: Decimal) -> "Position":

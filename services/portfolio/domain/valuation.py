@@ -11,7 +11,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from services.portfolio.domain.book import Book
-from services.portfolio.domain.money import EXACT, GROWTH_STEP, ZERO
+from services.portfolio.domain.money import EXACT, GROWTH_STEP, LARGEST, ZERO
 from services.portfolio.domain.order import Mode
 
 ONE = Decimal(1)
@@ -79,10 +79,12 @@ def next_valuation(
 def growth_of(last: Valuation | None, equity: Decimal) -> Decimal:
     """What 1 USD of the beginning is worth now that the book is worth `equity`, in USD.
 
-    1 before the first valuation. A book that had nothing, or less, has no growth.
+    1 before the first valuation. A book that had nothing, or less, has no growth; and none is
+    beyond what a valuation can hold.
     """
     if last is None:
         return ONE
     if last.base <= ZERO:
         return last.growth
-    return EXACT.multiply(last.growth, equity / last.base).quantize(GROWTH_STEP, context=EXACT)
+    growth = EXACT.multiply(last.growth, equity / last.base)
+    return max(-LARGEST, min(growth, LARGEST)).quantize(GROWTH_STEP, context=EXACT)

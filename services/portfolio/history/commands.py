@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from services.portfolio.batch import Batch
-from services.portfolio.domain.book import Book, Strategy
-from services.portfolio.domain.order import Mode
+from services.portfolio.domain.book import Strategy
 from services.portfolio.domain.valuation import ValuationKind
 from services.portfolio.ports import Needs
 
@@ -35,7 +34,7 @@ class CloseSession:
             return
         begins = self.session
         if ends and begins > ends:
-            for book in _books(batch, strategy.name):
+            for book in batch.books(strategy.name):
                 batch.record_valuation(book, ValuationKind.CLOSE)
         elif ends and not self._may_go_back(batch, strategy):
             begins = ends
@@ -53,12 +52,6 @@ class CloseSession:
         is_first_named = self.given and not strategy.session_given
         lasts = (
             batch.last_valuation((book.strategy_name, book.mode))
-            for book in _books(batch, strategy.name)
+            for book in batch.books(strategy.name)
         )
         return is_first_named and all(last is None or last.session is None for last in lasts)
-
-
-def _books(batch: Batch, strategy_name: str) -> list[Book]:
-    """The strategy's books, PAPER and LIVE."""
-    found = (batch.find_book((strategy_name, mode)) for mode in Mode)
-    return [book for book in found if book is not None]

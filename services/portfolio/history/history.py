@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from services.portfolio.analysis.statistics import (
-    LEAST_GROWTH,
     Day,
     Performance,
     Trading,
     performance,
+    possible_growth,
 )
 from services.portfolio.domain.errors import StrategyNotFoundError
 from services.portfolio.domain.order import Mode
@@ -82,7 +82,7 @@ def days_of(closes: Sequence[Close]) -> list[Day]:
     return [
         Day(
             close.session,
-            close.growth if close.growth >= LEAST_GROWTH else 0.0,
+            possible_growth(close.growth),
             float(close.equity),
             float(close.positions_value / close.equity) if close.equity else 0.0,
         )

@@ -36,7 +36,10 @@ ROUTER = "router"  # the actor of what a limit decided
 
 @dataclass(frozen=True, slots=True)
 class SetLimits:
-    """Replace all limits of a strategy, or without a name of the whole."""
+    """Replace all limits of a strategy, or without a name of the whole.
+
+    Books that were never valued are, so that what halts is judged from then on.
+    """
 
     strategy_name: str
     limits: Limits
@@ -63,6 +66,8 @@ class SetLimits:
             batch.record_risk(
                 self.strategy_name, RiskEventKind.LIMITS, _difference(before, self.limits)
             )
+        if self.limits.may_halt:
+            _value_first(batch, self.strategy_name)
         return StrategyLimits(self.strategy_name, self.limits)
 
 
@@ -132,8 +137,8 @@ class ResumePortfolio:
                         update_time=now,
                     )
                 )
-                book = batch.book((strategy.name, strategy.mode))
-                batch.record_valuation(book, ValuationKind.FLOW)
+                for book in batch.books(strategy.name):
+                    batch.record_valuation(book, ValuationKind.FLOW)
             batch.record_risk("", RiskEventKind.RESUME, "")
         return _view(batch)
 
@@ -245,10 +250,21 @@ class SellTheRest:
 
     def run(self, batch: Batch) -> Order | None:  # noqa: D102 - as in Command
         strategy = batch.strategy(self.strategy_name)
-        if not strategy.flattening:
+        # Who was silent and reports prices again is not sold any more, noted or not.
+        seen_time = batch.seen_time(strategy.name)
+        silent = is_silent(strategy.limits.lease_s, seen_time, batch.desk.now)
+        if not strategy.flattening or not (strategy.is_halted or silent):
             return None
         orders = _flatten(batch, strategy, batch.open_orders(), ROUTER).orders
         return orders[-1] if orders else None
+
+
+def _value_first(batch: Batch, strategy_name: str) -> None:
+    """Values what was never valued, such as books that are older than valuations."""
+    names = [strategy_name] if strategy_name else [each.name for each in batch.strategies()]
+    for book in (book for name in names for book in batch.books(name)):
+        if batch.last_valuation((book.strategy_name, book.mode)) is None:
+            batch.record_valuation(book, ValuationKind.FLOW)
 
 
 def _halt_everything(batch: Batch, reason: str, actor: str = "") -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import cache
+from functools import lru_cache
 from typing import Any, Protocol
 
 import orjson
@@ -132,7 +132,7 @@ def decision_of(row: Row) -> Decision:
     )
 
 
-@cache  # few are ever set, and each batch reads them
+@lru_cache(maxsize=4096)  # few are ever set, and each batch reads them
 def limits_of(text: str | None) -> Limits:
     """Limits, from their JSON; none when there is none."""
     return NO_LIMITS if text is None else LIMITS.validate_json(text)
