@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from uuid import UUID
@@ -141,10 +140,13 @@ async def serve(settings: Settings) -> None:
     await lookout.stop()
     await feed.stop()
     await server.stop(settings.drain_s)
-    for task in reversed(tasks):
+    for task in tasks:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    for task, ended in zip(
+        tasks, await asyncio.gather(*tasks, return_exceptions=True), strict=True
+    ):
+        if isinstance(ended, Exception):  # what is left to do is done all the same
+            log.error("task_had_failed", task=task.get_name(), exc_info=ended)
     await router.stop()
     await database.close()
 

@@ -1,5 +1,6 @@
 """Plans to the cent: targets, moves and settlements, whatever the weights and the books are."""
 
+import time
 from datetime import date
 from decimal import Decimal
 from uuid import UUID
@@ -274,15 +275,15 @@ def test_a_plan_says_who_gets_what_and_why() -> None:
         (RESERVE, d("0.005"), d("0.01"), d("0.00")),
     ]
     a, b, c, reserve = plan.rows
-    assert a.why == (
+    assert a.told == (
         "EQUAL gives it 50.00 % of the capital; it has 95.24 %. "
         "It gives 375.00 USD more when it is flat."
     )
-    assert b.why == (
+    assert b.told == (
         "EQUAL gives it 50.00 % of the capital; it has 0.00 %. New: 3 of 60 days. "
         "375.00 USD of it come when others are flat."
     )
-    assert c.why == "It is HALTED (drawdown), and who is gets nothing."
+    assert c.told == "It is HALTED (drawdown), and who is gets nothing."
     assert "Gone has a bound and is not a strategy in PAPER." in reserve.why
     assert (a.own, b.own) == (own, None)
 
@@ -294,6 +295,17 @@ def test_the_optimiser_is_asked_for_those_there_are_and_nothing_for_the_halted()
     assert request is not None
     assert request.policy.bounds == (Bound("A"), Bound("C", d(0), d(0)))
     assert request.current == {"A": d("0.75"), "C": d("0.25")}
+
+
+def test_a_plan_for_thousands_holds_nobody_up() -> None:
+    names = [f"S{number:05}" for number in range(3000)]
+    policy = AllocationPolicy(bounds=tuple(Bound(name) for name in names))
+    there = standing(*(portfolio(name, "100") for name in names))
+    began = time.process_time()
+    request_of(there, policy)
+    plan = planned(there, policy, dict.fromkeys(names, 1 / len(names)))
+    assert len(plan.rows) == len(there.holdings()) + 1
+    assert time.process_time() - began < 1.5  # the router's loop waits for it; squared, it took 10
 
 
 def test_nothing_is_asked_when_nobody_may_get_anything() -> None:

@@ -136,6 +136,30 @@ async def test_halted_and_removed_strategies_give_what_they_have(desk: Desk) -> 
     assert await desk.cash("A", "H", "R", "N", RESERVE) == [300, 0, 0, 300, 0]
 
 
+async def test_what_is_told_of_a_plan_follows_what_really_moved(desk: Desk) -> None:
+    await desk.open(A="1000", B="0")
+    await desk.buy_all("A", "100")
+    plan = await desk.allocator.plan()
+    assert plan.rows[0].told.endswith("It gives 500.00 USD more when it is flat.")
+    await desk.sell_all("A", "100")
+    carried = await desk.allocator.rebalance(plan.plan_id)
+    assert [row.moves_later for row in carried.rows] == [0, 0, 0]
+    assert "flat" not in " ".join(row.told for row in carried.rows)
+
+
+async def test_a_strategy_that_was_halted_since_gets_nothing(desk: Desk) -> None:
+    await desk.open(A="900", B="100")
+    plan = await desk.allocator.plan()
+    await desk.writer.submit(SetState("B", State.HALTED, "tired"))
+    with pytest.raises(PlanOutdatedError, match="gives cash to B, which is HALTED now"):
+        await desk.allocator.rebalance(plan.plan_id)
+    assert await desk.cash("A", "B") == [900, 100]
+    await desk.writer.submit(SetState("B", State.ACTIVE))
+    await desk.writer.submit(SetState("A", State.HALTED, "tired"))
+    await desk.allocator.rebalance(plan.plan_id)  # who gives may be halted
+    assert await desk.cash("A", "B") == [500, 500]
+
+
 async def test_strategies_that_came_after_a_plan_keep_what_they_have(desk: Desk) -> None:
     await desk.open(A="900", B="100")
     plan = await desk.allocator.plan()

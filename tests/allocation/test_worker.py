@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -178,6 +179,39 @@ def test_a_cancelled_caller_leaves_no_process(loop: str) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if loop == "uvloop" else None) as runner:
         runner.run(main())
+
+
+SERVES_AND_ASKS = """
+import asyncio, sys, uvloop
+from services.portfolio import rpc  # before grpc, as in the router
+from grpc import aio
+async def main():
+    server = aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for _ in range(5):
+            try:
+                await channel.unary_unary("/none/None")(b"")
+            except aio.AioRpcError:
+                pass
+            await (await asyncio.create_subprocess_exec(sys.executable, "-c", "")).wait()
+    await server.stop(None)
+uvloop.run(main())
+"""
+
+
+def test_grpc_says_nothing_of_a_process_that_the_router_starts() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", SERVES_AND_ASKS],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("GRPC_")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 async def test_a_timeout_kills_the_process_and_says_so(curves_url: str) -> None:

@@ -34,7 +34,7 @@ def walk(seed: int, days: int) -> list[float]:
 
 
 def history(strategies: int, days: int) -> list[Weights]:
-    """Shares that sum to 1 with the cash."""
+    """Shares that sum to 1 with the rest."""
     rng = Random(strategies)
     shares = []
     for day in week(days):

@@ -17,7 +17,6 @@ from services.portfolio.pictures.figures import (
     MOST_DRAWN,
     MOST_NAMED,
     MOST_POINTS,
-    RESERVE,
     WHOLE,
     Curve,
     Dot,
@@ -140,18 +139,18 @@ def test_growth_over_a_wide_range_is_drawn_to_a_logarithmic_scale_but_a_ruin_is_
     assert ruin.traces[1]["y"][-1] == -1
 
 
-def test_the_weights_hold_each_share_and_the_cash() -> None:
+def test_the_weights_hold_each_share_and_the_rest() -> None:
     days = [
         Weights(date(2026, 1, 5), {"A": 0.5, "B": 0.3}, 0.2),
         Weights(date(2026, 1, 6), {"B": 0.9}, 0.1),
     ]
-    cash, a, b = weights(days).traces
-    assert [trace["name"] for trace in (cash, a, b)] == [RESERVE, "A", "B"]
-    assert (cash["y"], a["y"], b["y"]) == ([0.2, 0.1], [0.5, 0.0], [0.3, 0.9])
+    a, b, rest = weights(days, 3).traces
+    assert [trace["name"] for trace in (a, b, rest)] == ["A", "B", "3 others"]
+    assert (rest["y"], a["y"], b["y"]) == ([0.2, 0.1], [0.5, 0.0], [0.3, 0.9])
     assert a["x"] == ["2026-01-05", "2026-01-06"]
 
 
-def test_shares_carry_an_equity_over_missing_closes_and_the_rest_is_cash() -> None:
+def test_shares_carry_an_equity_over_missing_closes_and_the_rest_is_others() -> None:
     monday, tuesday, wednesday = week(3)
     days = shares(
         {"A": {monday: 50.0, wednesday: 75.0}, "B": {tuesday: 30.0}},
@@ -168,7 +167,7 @@ def test_shares_carry_an_equity_over_missing_closes_and_the_rest_is_cash() -> No
 
 def test_the_weights_of_a_thousand_strategies_still_sum_to_one_on_each_day() -> None:
     traces = weights(history(1000, 1260)).traces
-    assert len(traces) == 1 + MOST_DRAWN + 1
+    assert len(traces) == MOST_DRAWN + 1
     assert traces[-1]["name"] == "988 others"
     assert len(traces[0]["x"]) <= MOST_POINTS
     for parts in zip(*(trace["y"] for trace in traces), strict=True):
@@ -232,6 +231,6 @@ def _points(trace: Spec) -> Sequence[RiskReturn]:
 def _check(figure: Figure) -> None:
     """Plotly's own schema takes the figure, once each role has a colour."""
     text = json.dumps({"data": figure.traces, "layout": figure.layout}, allow_nan=False)
-    for role in ("ink", "muted", "grid", "paper", "cash", "others"):
+    for role in ("ink", "muted", "grid", "paper", "others"):
         text = text.replace(f'"{role}"', '"#123456"')
     go.Figure(json.loads(text))

@@ -21,12 +21,11 @@ from efficientfrontier.v1.equity_service_pb2 import EquityPoint, ListEquityRespo
 from efficientfrontier.v1.portfolio_service_pb2 import ListPortfoliosResponse, Portfolio
 from services.mesh.errors import MeshError
 from services.mesh.pictures import save_pictures
-from services.portfolio.pictures.figures import RESERVE
 from services.portfolio.pictures.pages import NOTHING_YET, Kind
 from tests.pictures.pages_server import serving
 
 GROWTH = {"": [1.0, 1.05, 1.1], "A": [1.0, 1.1, 1.2], "B": [1.0, 1.0, 1.0]}
-EQUITY = {"": [100.0, 105.0, 110.0], "A": [50.0, 55.0, 60.0], "B": [40.0, 40.0, 40.0]}
+EQUITY = {"": [90.0, 95.0, 100.0], "A": [50.0, 55.0, 60.0], "B": [40.0, 40.0, 40.0]}
 PLAN = Plan(
     method=AllocationPolicy.MINIMUM_VARIANCE,
     rows=[
@@ -61,8 +60,9 @@ def test_the_files_show_what_the_mesh_answered_page_by_page(tmp_path: Path) -> N
     assert equity[0]["x"] == ["2026-01-05", "2026-01-06", "2026-01-07"]
 
     shown = {trace["name"]: trace["y"] for trace in weights}
-    assert shown[RESERVE] == pytest.approx([0.1, 10 / 105, 10 / 110])
-    assert shown["A"] == pytest.approx([0.5, 55 / 105, 60 / 110])
+    assert shown.keys() == {"A", "B"}
+    assert shown["A"] == pytest.approx([50 / 90, 55 / 95, 60 / 100])
+    assert b"(the reserve) is left out" in files[2].read_bytes()
 
 
 def test_a_mesh_without_history_gives_pages_that_say_what_will_appear(tmp_path: Path) -> None:

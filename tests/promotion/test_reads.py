@@ -80,10 +80,10 @@ async def test_footings_say_which_mode_is_in_force_and_whether_its_book_is_flat(
         await transaction.save(Changes(strategies={"Buying": session}, books=books))
     auto = RequestedMode.AUTO
     every = [
-        Footing("Buying", auto, PAPER, True, FIRST, False),
-        Footing("Flat", auto, PAPER, False, None, True),
-        Footing("Held", auto, PAPER, False, None, False),
-        Footing("Live", auto, LIVE, False, None, False),
+        Footing("Buying", auto, PAPER, True, FIRST, False, False),
+        Footing("Flat", auto, PAPER, False, None, True, False),
+        Footing("Held", auto, PAPER, False, None, False, False),
+        Footing("Live", auto, LIVE, False, None, False, True),
     ]
     assert await store.promotion.footings() == every
     assert await store.promotion.footings(["Live", "Flat", RESERVE]) == [every[1], every[3]]

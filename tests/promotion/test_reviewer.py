@@ -165,6 +165,20 @@ async def test_a_bad_day_live_demotes_and_sixty_days_begin_anew(store: Store) ->
         assert (again.evidence[0].value, again.evidence[0].holds) == ("0", False)
 
 
+async def test_a_live_strategy_that_has_lost_more_than_it_had_is_demoted(store: Store) -> None:
+    async with desk_on(store) as desk:
+        await went_live(desk)
+        await desk.session("100")
+        order = await order_of(desk.writer, CreateOrder(NAME, "SPXL", Side.BUY, d(90), d(100)))
+        await desk.writer.submit(executed(order, "buy.01", 90, 300))  # a price nobody foresaw
+        await desk.session("100")
+        await desk.session("100")
+        await desk.reviewer.look()
+        newest = (await desk.decisions())[-1]
+        assert (newest.rule, newest.outcome) == ("demotion", Outcome.WAITS_UNTIL_FLAT)
+        assert newest.evidence[0].value == "1"
+
+
 async def bought_at_the_broker(desk: Desk) -> None:
     (order,) = await desk.store.reads.orders(OrderFilter(NAME, None, Status.PENDING), None, 10)
     await desk.writer.submit(execution_of(order, "buy"))

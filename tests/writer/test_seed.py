@@ -7,8 +7,9 @@ from dataclasses import replace
 from decimal import Decimal
 
 from services.portfolio.commands import BuyAll, UpsertPortfolio
+from services.portfolio.domain.book import RequestedMode
 from services.portfolio.domain.order import Mode
-from services.portfolio.live.funding import follow_modes
+from services.portfolio.live.funding import Funding, follow_modes
 from services.portfolio.seed import STRATEGIES, seed
 from services.portfolio.storage.memory import MemoryLedger, MemoryReads
 from services.portfolio.views import PortfolioView
@@ -48,6 +49,19 @@ async def test_a_second_start_changes_nothing(store: Store) -> None:
         before = await store.reads.portfolios()
         await seed(writer, store.reads, d(200_000))
         assert await store.reads.portfolios() == before
+
+
+async def test_no_more_than_the_live_capital_is_given_whoever_comes_and_goes(store: Store) -> None:
+    async with writer_on(store, Mode.LIVE) as writer:
+        funding = Funding(writer, store.promotion, d(100), at_once=True)
+        await writer.submit(UpsertPortfolio("A"))
+        await funding.share(d(1000), d(0))
+        await writer.submit(UpsertPortfolio("A", requested_mode=RequestedMode.PAPER))
+        await writer.submit(UpsertPortfolio("B"))
+        await funding.share(d(1000), d(100))
+        await writer.submit(UpsertPortfolio("A", requested_mode=RequestedMode.AUTO))
+        assert await cash_of(store) == {"A": d(100), "B": d(0)}
+    await assert_balanced(store.reads)
 
 
 async def test_the_paper_capital_never_becomes_cash_of_a_live_book(store: Store) -> None:

@@ -106,8 +106,9 @@ class AllocationServiceServicer(object):
 
     def Rebalance(self, request, context):
         """Carries out a plan, or makes one and carries it out. Free cash has moved when this answers.
-        Errors: PLAN_NOT_FOUND, PLAN_OUTDATED (it is older than an hour, or the capital has changed since by
-        more than a tenth), ALLOCATION_BUSY, ALLOCATION_FAILED, REQUEST_ID_REUSED.
+        Errors: PLAN_NOT_FOUND, PLAN_OUTDATED (it was carried out before, is older than an hour, the capital
+        has changed since by more than a tenth, or who is to get cash is halted now), ALLOCATION_BUSY,
+        ALLOCATION_FAILED, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,8 +54,9 @@ class AllocationServiceStub:
     """
     Rebalance: _grpc.UnaryUnaryMultiCallable[_allocation_service_pb2.RebalanceRequest, _allocation_service_pb2.Plan]
     """Carries out a plan, or makes one and carries it out. Free cash has moved when this answers.
-    Errors: PLAN_NOT_FOUND, PLAN_OUTDATED (it is older than an hour, or the capital has changed since by
-    more than a tenth), ALLOCATION_BUSY, ALLOCATION_FAILED, REQUEST_ID_REUSED.
+    Errors: PLAN_NOT_FOUND, PLAN_OUTDATED (it was carried out before, is older than an hour, the capital
+    has changed since by more than a tenth, or who is to get cash is halted now), ALLOCATION_BUSY,
+    ALLOCATION_FAILED, REQUEST_ID_REUSED.
     """
     ListPlans: _grpc.UnaryUnaryMultiCallable[_allocation_service_pb2.ListPlansRequest, _allocation_service_pb2.ListPlansResponse]
     """Lists plans, newest first.
@@ -88,8 +89,9 @@ class AllocationServiceAsyncStub(AllocationServiceStub):
     """
     Rebalance: _aio.UnaryUnaryMultiCallable[_allocation_service_pb2.RebalanceRequest, _allocation_service_pb2.Plan]  # type: ignore[assignment]
     """Carries out a plan, or makes one and carries it out. Free cash has moved when this answers.
-    Errors: PLAN_NOT_FOUND, PLAN_OUTDATED (it is older than an hour, or the capital has changed since by
-    more than a tenth), ALLOCATION_BUSY, ALLOCATION_FAILED, REQUEST_ID_REUSED.
+    Errors: PLAN_NOT_FOUND, PLAN_OUTDATED (it was carried out before, is older than an hour, the capital
+    has changed since by more than a tenth, or who is to get cash is halted now), ALLOCATION_BUSY,
+    ALLOCATION_FAILED, REQUEST_ID_REUSED.
     """
     ListPlans: _aio.UnaryUnaryMultiCallable[_allocation_service_pb2.ListPlansRequest, _allocation_service_pb2.ListPlansResponse]  # type: ignore[assignment]
     """Lists plans, newest first.
@@ -143,8 +145,9 @@ class AllocationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_allocation_service_pb2.Plan, _abc.Awaitable[_allocation_service_pb2.Plan]]:
         """Carries out a plan, or makes one and carries it out. Free cash has moved when this answers.
-        Errors: PLAN_NOT_FOUND, PLAN_OUTDATED (it is older than an hour, or the capital has changed since by
-        more than a tenth), ALLOCATION_BUSY, ALLOCATION_FAILED, REQUEST_ID_REUSED.
+        Errors: PLAN_NOT_FOUND, PLAN_OUTDATED (it was carried out before, is older than an hour, the capital
+        has changed since by more than a tenth, or who is to get cash is halted now), ALLOCATION_BUSY,
+        ALLOCATION_FAILED, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

@@ -141,7 +141,8 @@ def _moves(batch: Batch, plan: Plan, purses: list[Purse], reserve: Purse) -> dic
     """The moves of a plan, by what the books have now.
 
     Raises:
-        PlanOutdatedError: It was carried out before, or is too old, or the capital is another.
+        PlanOutdatedError: It was carried out before, or is too old, or the capital is another, or
+            who is to get cash is halted.
     """
     name, age = str(plan.plan_id), batch.desk.now - plan.create_time
     if plan.state is PlanState.CARRIED_OUT:
@@ -150,6 +151,10 @@ def _moves(batch: Batch, plan: Plan, purses: list[Purse], reserve: Purse) -> dic
         raise PlanOutdatedError(
             name, f"is {age.total_seconds() / 60:.0f} minutes old, and 60 are allowed"
         )
+    halted = {strategy.name for strategy in batch.strategies() if strategy.is_halted}
+    for row in plan.rows:
+        if row.target_equity > row.equity and row.strategy_name in halted:
+            raise PlanOutdatedError(name, f"gives cash to {row.strategy_name}, which is HALTED now")
     total = sum((purse.equity for purse in purses), reserve.equity)
     if abs(total - plan.total) > plan.total * MOST_CHANGE:
         raise PlanOutdatedError(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 from uuid import UUID
 
 from services.portfolio.allocation.request import Request, Solution
@@ -35,7 +36,7 @@ class Holding:
     due: Decimal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: of 1,000 strategies, each weight asks for the capital
 class Standing:
     """What there is to share in a mode: its strategies, by name, and the reserve; in USD."""
 
@@ -45,12 +46,12 @@ class Standing:
     dues: Mapping[str, Decimal]
     cap: Decimal | None = None  # the most that may be shared
 
-    @property
+    @cached_property
     def total(self) -> Decimal:
         """What all have together."""
         return sum((each.equity for each in self.portfolios), self.reserve.spare)
 
-    @property
+    @cached_property
     def capital(self) -> Decimal:
         """What is shared: all, or as much as may be. Never below 0."""
         most = self.total if self.cap is None else min(self.total, self.cap)
@@ -153,11 +154,6 @@ def _row(
 ) -> PlanRow:
     name = portfolio.strategy_name
     move = moves.get(name, Move(ZERO, ZERO))
-    why = [_why(standing, policy, solution, portfolio, target)]
-    if move.later < 0:
-        why.append(f"It gives {plain(-move.later)} USD more when it is flat.")
-    elif move.later > 0:
-        why.append(f"{plain(move.later)} USD of it come when others are flat.")
     return PlanRow(
         name,
         portfolio.equity,
@@ -166,7 +162,7 @@ def _row(
         standing.weight(target),
         move.now,
         move.later,
-        " ".join(why),
+        _why(standing, policy, solution, portfolio, target),
         solution.strategies.get(name) if solution else None,
     )
 

@@ -68,6 +68,11 @@ class Performance:
     slippage: float  # USD
 
 
+def possible_growth(growth: float) -> float:
+    """Growth as a curve may have it: a LIVE book that owes more than it has counts as lost."""
+    return growth if growth >= LEAST_GROWTH else 0.0
+
+
 def performance(days: Sequence[Day], trading: Trading) -> Performance:
     """All figures of a curve from its first close on, and of the trading in the same sessions.
 

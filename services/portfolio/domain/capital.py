@@ -1,13 +1,14 @@
 """Capital: how it is to be shared among the strategies, and plans that say who gets how much."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 from uuid import UUID
 
-from services.portfolio.domain.money import ZERO
+from services.portfolio.domain.money import ZERO, plain
 from services.portfolio.domain.order import Mode
 
 RESERVE = "RESERVE"  # the owner of the cash that no strategy has; trades nothing
@@ -44,7 +45,7 @@ class Bound:
     fixed_weight: Decimal = ZERO
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: it keeps its bounds by name
 class AllocationPolicy:
     """How capital is to be shared."""
 
@@ -60,8 +61,11 @@ class AllocationPolicy:
 
     def bound(self, strategy_name: str) -> Bound:
         """What a strategy may get."""
-        named = (bound for bound in self.bounds if bound.strategy_name == strategy_name)
-        return next(named, Bound(strategy_name))
+        return self._named.get(strategy_name) or Bound(strategy_name)
+
+    @cached_property
+    def _named(self) -> Mapping[str, Bound]:
+        return {bound.strategy_name: bound for bound in self.bounds}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +87,17 @@ class PlanRow:
     target_weight: Decimal
     moves_now: Decimal  # into its book (above 0) or out of it
     moves_later: Decimal
-    why: str
+    why: str  # it gets what it gets
     own: RiskReturn | None = None
+
+    @property
+    def told(self) -> str:
+        """Why it gets what it gets, and what of it moves later: a sentence or two."""
+        if self.strategy_name == RESERVE or not self.moves_later:
+            return self.why
+        if self.moves_later < 0:
+            return f"{self.why} It gives {plain(-self.moves_later)} USD more when it is flat."
+        return f"{self.why} {plain(self.moves_later)} USD of it come when others are flat."
 
 
 class PlanState(StrEnum):

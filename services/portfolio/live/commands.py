@@ -177,7 +177,11 @@ class AssignShares:
             desk.new_id(), self.symbol, desk.now
         )
         after, adjustments = ledger.set_position(
-            book, self._wanted(held), self.reason, desk.now, desk.actor
+            book,
+            self._wanted(held, batch.last_price(book, self.symbol)),
+            self.reason,
+            desk.now,
+            desk.actor,
         )
         if opening:
             batch.record_cash(book, opening)
@@ -188,8 +192,8 @@ class AssignShares:
             self._acknowledge(batch, left)
         return PositionOf(held.position_id) if after.positions[self.symbol].quantity else None
 
-    def _wanted(self, held: Position) -> Position:
-        """The position with the shares added or taken away."""
+    def _wanted(self, held: Position, price: Decimal) -> Position:
+        """The position with the shares added or taken away; `price` is its last."""
         quantity = held.quantity + self.quantity
         if quantity < 0:
             raise InsufficientSharesError(
@@ -197,10 +201,8 @@ class AssignShares:
             )
         if self.quantity > 0:
             cost = held.cost + value_of(self.quantity, self.average_cost)
-            price = held.last_price or self.average_cost
         else:
             cost = part_of(held.cost, quantity, held.quantity)
-            price = held.last_price
         return replace(held, quantity=quantity, cost=cost, last_price=price)
 
     def _acknowledge(self, batch: Batch, quantity: Decimal) -> None:
@@ -235,9 +237,10 @@ class ShareCash:
 
     `total` is what all the named strategies together may have been given, in USD, and `available`
     what the account has that no book has. What the books of the others were given is taken off
-    the total first; each new one gets an equal share of the rest, as far as it is available,
-    rounded down to the cent. Its paper twin, if it has nothing either, begins with as much. Done
-    again, it does nothing.
+    the total first, of those too that came back to PAPER: they have it when they are LIVE again.
+    Each new one gets an equal share of the rest, as far as it is available, rounded down to the
+    cent. Its paper twin, if it has nothing either, begins with as much. Done again, it does
+    nothing.
     """
 
     strategy_names: tuple[str, ...]
@@ -252,7 +255,11 @@ class ShareCash:
         desk = batch.desk
         found = [batch.find_book((name, Mode.LIVE)) for name in self.strategy_names]
         books = [book for book in found if book is not None]
-        new = [book for book in books if _is_untouched(book)]
+        new = [
+            book
+            for book in books
+            if _is_untouched(book) and batch.strategy(book.strategy_name).mode is Mode.LIVE
+        ]
         reserve = batch.find_book((RESERVE, Mode.LIVE))  # has what they were given and gave back
         given = sum((book.capital for book in books), reserve.cash if reserve else ZERO)
         left = min(self.total - given, self.available)

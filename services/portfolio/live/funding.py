@@ -38,7 +38,9 @@ class Funding:
 
         Never more than the capital in all: the rest of the account is not the strategies'.
         """
-        names = await follow_modes(self._writer, self._reads, Mode.LIVE, at_once=self._at_once)
+        live = await follow_modes(self._writer, self._reads, Mode.LIVE, at_once=self._at_once)
         available = ZERO if account_cash is None else account_cash - strategies_cash
-        if names and available > 0:
+        if live and available > 0:
+            footings = await self._reads.footings()
+            names = tuple(f.strategy_name for f in footings if f.has_live_book)
             await self._writer.submit(ShareCash(names, self._capital, available))

@@ -5,7 +5,7 @@
   const place = document.getElementById("picture");
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const phone = matchMedia("(max-width: 640px)");
-  const roles = ["ink", "muted", "grid", "paper", "cash", "others"];
+  const roles = ["ink", "muted", "grid", "paper", "others"];
 
   const draw = () => {
     const style = getComputedStyle(document.documentElement);

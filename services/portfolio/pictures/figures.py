@@ -17,7 +17,6 @@ Item = TypeVar("Item")
 Spec = dict[str, Any]  # as plotly.js takes it
 
 WHOLE = "All strategies"
-RESERVE = "Cash of no strategy"
 MOST_DRAWN = 12  # strategies with a line or an area of their own: what the colours tell apart
 MOST_POINTS = 500  # of one line: more than two a pixel column show nothing more
 MOST_NAMED = 30  # dots with their name beside them
@@ -58,12 +57,12 @@ class Curve:
 class Weights:
     """The share of the whole that each strategy had at a close, 0 to 1.
 
-    `cash` is the share of the cash that no strategy had. All shares together are 1.
+    `rest` is the share of strategies that are not named. All shares together are 1.
     """
 
     session: date
     strategies: Mapping[str, float]
-    cash: float
+    rest: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,30 +154,33 @@ def equity(whole: Curve | None, strategies: Sequence[Curve]) -> Figure:
     return Figure(traces, layout, _left_out(len(drawn), len(begun)))
 
 
-def weights(history: Sequence[Weights]) -> Figure:
-    """Shares of the whole over time, stacked: cash, the largest strategies, the others.
+def weights(history: Sequence[Weights], unnamed: int = 0) -> Figure:
+    """Shares of the whole over time, stacked: the largest strategies, and all others.
 
-    Largest are those of the last session. Long histories are thinned out to what a screen can show.
+    Largest are those of the last session; `unnamed` is how many the history does not name. Long
+    histories are thinned out to what a screen can show.
     """
-    kept = [history[i] for i in thinned([day.cash for day in history], MOST_POINTS)]
+    highest = [max(day.strategies.values(), default=0.0) for day in history]
+    kept = [history[i] for i in thinned(highest, MOST_POINTS)]
     last = kept[-1].strategies if kept else {}
     names = {name for day in kept for name in day.strategies}
     drawn = _largest(sorted(names), lambda name: last.get(name, 0.0), str)
     label = _labeller(drawn)
-    traces = [_area(kept, RESERVE, [day.cash for day in kept], "cash", "")] if kept else []
+    traces: list[Spec] = []
     for place, name in enumerate(drawn):
         shares = [day.strategies.get(name, 0.0) for day in kept]
         hue, pattern = HUES[place % len(HUES)], PATTERNS[place // len(HUES)]
         traces.append(_area(kept, label(name), shares, hue, pattern))
-    others = len(names) - len(drawn)
-    if others:
+    others = len(names) - len(drawn) + unnamed
+    if kept and others:
         rest = names.difference(drawn)
-        shares = [sum(day.strategies.get(name, 0.0) for name in rest) for day in kept]
+        shares = [day.rest + sum(day.strategies.get(name, 0.0) for name in rest) for day in kept]
         traces.append(_area(kept, f"{others:,} others", shares, "others", ""))
     layout = _layout(
         xaxis=_time([day.session for day in kept]),
         yaxis=_axis("Share of the whole, %", tickformat=_PERCENT, range=[0, 1]),
         hovermode="x unified",
+        showlegend=True,  # of a single strategy too
     )
     layout["legend"]["traceorder"] = "reversed"
     return Figure(traces, layout)
@@ -190,7 +192,7 @@ def shares(
     """Each strategy's share of the whole at each session, from equity in USD at closes.
 
     A session that a strategy has no close of (it was down) has its last equity. What the whole has
-    beyond its strategies is cash. Sessions at which nobody had anything are left out.
+    beyond these strategies is the rest. Sessions at which nobody had anything are left out.
     """
     days, held = [], dict.fromkeys(equity_at, 0.0)
     for session in sorted({*whole_at, *(day for closes in equity_at.values() for day in closes)}):

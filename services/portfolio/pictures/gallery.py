@@ -88,12 +88,8 @@ def _weights_page(
     equity_at = {
         name: {close.session: float(close.equity) for close in of} for name, of in closes.items()
     }
-    if others:
-        equity_at[f"{others:,} others"] = {
-            session: total - sum(of.get(session, 0.0) for of in equity_at.values())
-            for session, total in whole_at.items()
-        }
-    return _page(Kind.WEIGHTS, weights(shares(equity_at, whole_at)), SHOWS[Kind.WEIGHTS])
+    figure = weights(shares(equity_at, whole_at), others)
+    return _page(Kind.WEIGHTS, figure, SHOWS[Kind.WEIGHTS])
 
 
 def _curve(name: str, closes: Sequence[Close], weight: float) -> Curve:

@@ -43,8 +43,8 @@ SHOWS = {
     "together, and the portfolio now and proposed.",
     Kind.EQUITY: "What 1 USD has become, by strategy and for the whole, deposits taken out; and "
     "how far each is below its high.",
-    Kind.WEIGHTS: "Which share of the whole each strategy had at each close, and how much was cash "
-    "that no strategy had.",
+    Kind.WEIGHTS: "Which share each strategy had, at each close, of what all strategies had. Cash "
+    "that no strategy has (the reserve) is left out: GET /allocation tells it.",
 }
 NOTHING_YET = {
     Kind.FRONTIER: "Nothing to draw yet. Each strategy appears here as a dot as soon as it has "

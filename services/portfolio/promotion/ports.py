@@ -25,6 +25,7 @@ class Footing:
     promoted: bool
     session: date | None
     is_flat: bool  # its book in force
+    has_live_book: bool  # it is LIVE, or was
 
     def mode_to_be(self, trading_mode: Mode, *, at_once: bool) -> Mode:
         """The mode that it is to have; `at_once`: AUTO counts as promoted."""

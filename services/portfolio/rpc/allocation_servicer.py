@@ -1,5 +1,6 @@
 """AllocationService: unpack, call one use case, pack."""
 
+from collections import Counter
 from uuid import UUID
 
 from efficientfrontier.v1 import allocation_service_pb2 as pb
@@ -88,8 +89,8 @@ def policy_from(message: pb.AllocationPolicy) -> AllocationPolicy:
             FIXED has nobody to give anything to.
     """
     bounds = tuple(_bound(bound, f"policy.bounds[{i}]") for i, bound in enumerate(message.bounds))
-    names = [bound.strategy_name for bound in bounds]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    named = Counter(bound.strategy_name for bound in bounds)
+    if twice := sorted(name for name, times in named.items() if times > 1):
         raise InvalidFieldError(("policy.bounds", f"names {', '.join(twice)} more than once"))
     method = Method(pb.AllocationPolicy.Method.Name(message.method or pb.AllocationPolicy.EQUAL))
     if method is Method.FIXED and not any(bound.fixed_weight for bound in bounds):
@@ -199,7 +200,7 @@ def _row(row: PlanRow) -> pb.Plan.Row:
         target_weight=float(row.target_weight),
         moves_now=float(row.moves_now),
         moves_later=float(row.moves_later),
-        why=row.why,
+        why=row.told,
         own=_known(row.own),
     )
 

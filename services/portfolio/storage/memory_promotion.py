@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from services.portfolio.analysis.statistics import Day
+from services.portfolio.analysis.statistics import Day, possible_growth
 from services.portfolio.domain.book import Strategy
 from services.portfolio.domain.capital import RESERVE
 from services.portfolio.domain.order import Mode
@@ -32,6 +32,7 @@ class MemoryPromotionReads:
                 strategy.promoted,
                 strategy.session,
                 tables.book((name, strategy.mode)).is_flat,
+                (name, Mode.LIVE) in tables.books,
             )
             for name in wanted
             if (strategy := tables.strategies.get(name)) is not None
@@ -111,7 +112,7 @@ def _days(valuations: Sequence[Valuation], since: datetime | None) -> list[Day]:
     return [
         Day(
             each.session,
-            float(each.growth) / base,
+            possible_growth(float(each.growth) / base),
             float(each.equity),
             float(each.positions_value) / float(each.equity) if each.equity else 0.0,
         )

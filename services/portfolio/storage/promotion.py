@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from services.portfolio.analysis.statistics import Day
+from services.portfolio.analysis.statistics import Day, possible_growth
 from services.portfolio.domain.book import RequestedMode
 from services.portfolio.domain.order import Mode
 from services.portfolio.domain.promotion import Decision
@@ -19,7 +19,10 @@ SELECT s.strategy_name, s.requested_mode, s.mode, s.promoted, s.session,
            SELECT FROM positions p
            WHERE p.strategy_name = s.strategy_name AND p.mode = s.mode
              AND (p.quantity > 0 OR p.reserved_quantity > 0)
-       ) AS is_flat
+       ) AS is_flat,
+       EXISTS (
+           SELECT FROM books l WHERE l.strategy_name = s.strategy_name AND l.mode = 'LIVE'
+       ) AS has_live_book
 FROM strategies s JOIN books b USING (strategy_name, mode)
 WHERE s.strategy_name <> 'RESERVE' AND ($1::text[] IS NULL OR s.strategy_name = ANY($1))
 ORDER BY s.strategy_name
@@ -87,8 +90,8 @@ class PostgresPromotionReads:
         async with self._database.hot() as connection:
             rows = await connection.fetch(FOOTINGS, None if names is None else list(names))
         return [
-            Footing(name, RequestedMode(requested), Mode(mode), promoted, session, is_flat)
-            for name, requested, mode, promoted, session, is_flat in rows
+            Footing(name, RequestedMode(requested), Mode(mode), *more)
+            for name, requested, mode, *more in rows
         ]
 
     async def record(self, strategy_name: str) -> Record | None:
@@ -133,7 +136,7 @@ def _days(newest_first: Sequence[Row], base: float | None) -> list[Day]:
     return [
         Day(
             row["session"],
-            row["growth"] / (base or 1.0),
+            possible_growth(row["growth"] / (base or 1.0)),
             row["equity"],
             row["positions_value"] / row["equity"] if row["equity"] else 0.0,
         )
