@@ -64,7 +64,9 @@ def test_a_plan_says_who_gets_what_and_is_carried_out_to_the_cent(rest: Rest) ->
     for name in NAMES:  # flat, so that all may move at once
         rest.ok("POST", f"/portfolio/{name}:halt", {"flatten": True})
         rest.ok("POST", f"/portfolio/{name}:resume")
-    capital = sum(one["equity"] for one in rest.ok("GET", "/portfolio")["portfolios"])
+    portfolios = rest.ok("GET", "/portfolio")["portfolios"]
+    equity = {one["strategy_name"]: one["equity"] for one in portfolios}
+    capital = sum(equity.values())
 
     plan = rest.ok("POST", "/allocation:plan", {})
     assert (plan["state"], plan["method"], plan["fallback_reason"]) == (
@@ -89,8 +91,15 @@ def test_a_plan_says_who_gets_what_and_is_carried_out_to_the_cent(rest: Rest) ->
     again = rest.error(400, "POST", "/allocation:rebalance", {"plan_id": plan["plan_id"]})
     assert again["reason"] == "PLAN_OUTDATED"
     assert rest.ok("GET", "/audit") == {"balanced": True, "books": 6, "differences": []}
-    growth = [point["growth"] for point in rest.ok("GET", "/equity", page_size=2)["points"]]
-    assert growth[0] == pytest.approx(growth[1], rel=0.2), "a transfer is no gain and no loss"
+    moved = {row["strategy_name"]: row["moves_now"] for row in carried_out["rows"]}
+    for name in NAMES:  # the session after closes the one in which cash moved
+        seen = {"strategy_name": name, "prices": [{"symbol": "SPY", "price": 1}]}
+        rest.ok("POST", "/prices", {**seen, "session": "2024-06-03"})
+        (close,) = rest.ok("GET", f"/portfolio/{name}/equity", page_size=1)["points"]
+        assert close["flow"] == moved[name] != 0
+        assert close["equity"] == targets[name]
+        # A transfer is no gain and no loss.
+        assert close["growth"] == pytest.approx(equity[name] / 20_000, abs=1e-12)
 
 
 def test_a_limit_refuses_with_its_figures_and_halts_with_its_reason(rest: Rest) -> None:

@@ -17,7 +17,7 @@ from skfolio.moments import LedoitWolf
 from skfolio.optimization import MeanRisk, ObjectiveFunction, RiskBudgeting
 from skfolio.prior import EmpiricalPrior
 
-from services.portfolio.allocation.history import DAYS_A_YEAR, Matrix
+from services.portfolio.allocation.estimates import DAYS_A_YEAR, Matrix
 from services.portfolio.allocation.limits import Limits, Vector
 
 TOLERANCES = (1e-11, 1e-9, 1e-7)  # each where the one before cannot be met

@@ -12,7 +12,7 @@ import numpy as np
 
 from services.portfolio.allocation import convex
 from services.portfolio.allocation.convex import NoAllocationError
-from services.portfolio.allocation.history import History, Matrix, judged
+from services.portfolio.allocation.estimates import Estimates, Matrix, judged
 from services.portfolio.allocation.limits import (
     DUST,
     HALVINGS,
@@ -111,7 +111,7 @@ def _limits(problem: Problem, method: Method) -> Limits:
     return Limits(problem.lower, upper, budget, problem.current, float(most))
 
 
-def _weights(method: Method, problem: Problem, limits: Limits, history: History) -> Vector:
+def _weights(method: Method, problem: Problem, limits: Limits, history: Estimates) -> Vector:
     """The weights (N,) by one method.
 
     Raises:
@@ -197,7 +197,7 @@ def _is_one_point(limits: Limits) -> bool:
     )
 
 
-def _notes(problem: Problem, method: Method, history: History) -> dict[str, str]:
+def _notes(problem: Problem, method: Method, history: Estimates) -> dict[str, str]:
     """Why strategies are not judged by their history, where the method would judge them."""
     if method not in JUDGING:
         return {}
@@ -208,7 +208,7 @@ def _notes(problem: Problem, method: Method, history: History) -> dict[str, str]
     }
 
 
-def _strategies(names: tuple[str, ...], history: History) -> dict[str, RiskReturn]:
+def _strategies(names: tuple[str, ...], history: Estimates) -> dict[str, RiskReturn]:
     """Each known strategy's own risk and return."""
     volatility = np.sqrt(np.diag(history.covariance))
     return {
@@ -219,7 +219,7 @@ def _strategies(names: tuple[str, ...], history: History) -> dict[str, RiskRetur
     }
 
 
-def _frontier(problem: Problem, history: History) -> tuple[RiskReturn, ...]:
+def _frontier(problem: Problem, history: Estimates) -> tuple[RiskReturn, ...]:
     """The efficient frontier within bounds and cash floor; empty if there is nothing to choose."""
     limits, _ = reconciled(replace(_limits(problem, Method.EQUAL), max_moved=np.inf))
     judging = history.known & (limits.upper > 0)

@@ -17,7 +17,7 @@ SMALLEST_RETURN = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class Estimates:
     """Annual risk and return of the strategies that have enough history.
 
     The K known ones are judged on the days that all of them have. `returns` is (days, K), `mean`
@@ -40,7 +40,7 @@ class History:
         return RiskReturn(variance**0.5, float(known @ self.mean))
 
 
-def judged(returns: Matrix, min_days: int) -> History:
+def judged(returns: Matrix, min_days: int) -> Estimates:
     """Judges daily returns (T, N), NaN before a strategy's first day."""
     days = np.isfinite(returns).sum(axis=0)
     known: Mask = days >= max(min_days, 2)
@@ -60,9 +60,9 @@ def judged(returns: Matrix, min_days: int) -> History:
             )
     shared = _common(returns, known)
     if not known.any():
-        return History(known, lacking, shared, np.zeros(0), np.zeros((0, 0)))
+        return Estimates(known, lacking, shared, np.zeros(0), np.zeros((0, 0)))
     covariance = LedoitWolf(store_precision=False).fit(shared).covariance_ * DAYS_A_YEAR
-    return History(known, lacking, shared, shared.mean(axis=0) * DAYS_A_YEAR, covariance)
+    return Estimates(known, lacking, shared, shared.mean(axis=0) * DAYS_A_YEAR, covariance)
 
 
 def _common(returns: Matrix, known: Mask) -> Matrix:
