@@ -1,1 +1,1 @@
-"""The ledger's rules: frozen values and pure functions. No I/O, no clock, no chance, no float."""
+"""The ledger's rules: frozen values, pure functions. No I/O, clock, chance; no float is booked."""
