@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from efficientfrontier.v1 import access_pb2 as efficientfrontier_dot_v1_dot_access__pb2
 from efficientfrontier.v1 import book_pb2 as efficientfrontier_dot_v1_dot_book__pb2
 from efficientfrontier.v1 import stream_pb2 as efficientfrontier_dot_v1_dot_stream__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)efficientfrontier/v1/broker_service.proto\x12\x14\x65\x66\x66icientfrontier.v1\x1a\x1f\x65\x66\x66icientfrontier/v1/book.proto\x1a!efficientfrontier/v1/stream.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x05\n\x06\x42roker\x12\x38\n\x05state\x18\x01 \x01(\x0e\x32\".efficientfrontier.v1.Broker.StateR\x05state\x12\x39\n\nsince_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tsinceTime\x12\x16\n\x06\x64\x65tail\x18\x03 \x01(\tR\x06\x64\x65tail\x12H\n\x0bmarket_data\x18\x04 \x01(\x0e\x32\'.efficientfrontier.v1.Broker.MarketDataR\nmarketData\x12\x18\n\x07\x61\x63\x63ount\x18\x05 \x01(\tR\x07\x61\x63\x63ount\x12K\n\x0c\x61\x63\x63ount_kind\x18\x06 \x01(\x0e\x32(.efficientfrontier.v1.Broker.AccountKindR\x0b\x61\x63\x63ountKind\x12\x42\n\x0ctrading_mode\x18\x07 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x0btradingMode\x12\x16\n\x06sender\x18\x08 \x01(\tR\x06sender\x12!\n\x0ctakes_orders\x18\t \x01(\x08R\x0btakesOrders\"\x8b\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x07\n\x03OFF\x10\x01\x12\x08\n\x04\x44OWN\x10\x02\x12\x0f\n\x0bRECONCILING\x10\x03\x12\r\n\tCONNECTED\x10\x04\x12\x15\n\x11\x43ONNECTIVITY_LOST\x10\x05\x12\x0f\n\x0bMAINTENANCE\x10\x06\x12\x10\n\x0cLOGIN_NEEDED\x10\x07\"T\n\nMarketData\x12\x1b\n\x17MARKET_DATA_UNSPECIFIED\x10\x00\x12\x06\n\x02OK\x10\x01\x12\n\n\x06\x42ROKEN\x10\x02\x12\x15\n\x11\x43OMPETING_SESSION\x10\x03\"@\n\x0b\x41\x63\x63ountKind\x12\x1c\n\x18\x41\x43\x43OUNT_KIND_UNSPECIFIED\x10\x00\x12\t\n\x05PAPER\x10\x01\x12\x08\n\x04LIVE\x10\x02\"\xc5\x04\n\x0eReconciliation\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12<\n\x04rows\x18\x02 \x03(\x0b\x32(.efficientfrontier.v1.Reconciliation.RowR\x04rows\x12$\n\x0b\x62roker_cash\x18\x03 \x01(\x01H\x00R\nbrokerCash\x88\x01\x01\x12\'\n\x0fstrategies_cash\x18\x04 \x01(\x01R\x0estrategiesCash\x12.\n\x10unallocated_cash\x18\x05 \x01(\x01H\x01R\x0funallocatedCash\x88\x01\x01\x12%\n\x0e\x66rozen_symbols\x18\x06 \x03(\tR\rfrozenSymbols\x1a\xf9\x01\n\x03Row\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\'\n\x0f\x62roker_quantity\x18\x02 \x01(\x01R\x0e\x62rokerQuantity\x12/\n\x13strategies_quantity\x18\x03 \x01(\x01R\x12strategiesQuantity\x12\x33\n\x15unattributed_quantity\x18\x04 \x01(\x01R\x14unattributedQuantity\x12\x33\n\x15\x61\x63knowledged_quantity\x18\x05 \x01(\x01R\x14\x61\x63knowledgedQuantity\x12\x16\n\x06\x66rozen\x18\x06 \x01(\x08R\x06\x66rozenB\x0e\n\x0c_broker_cashB\x13\n\x11_unallocated_cash\"\x12\n\x10GetBrokerRequest\"\x14\n\x12WatchBrokerRequest\"\x8b\x01\n\x13WatchBrokerResponse\x12\x36\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x1c.efficientfrontier.v1.BrokerH\x00R\x06\x62roker\x12\x33\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1f.efficientfrontier.v1.StreamEndH\x00R\x03\x65ndB\x07\n\x05\x65vent\"\x1a\n\x18GetReconciliationRequest2\xf5\x02\n\rBrokerService\x12\x62\n\tGetBroker\x12&.efficientfrontier.v1.GetBrokerRequest\x1a\x1c.efficientfrontier.v1.Broker\"\x0f\x82\xd3\xe4\x93\x02\t\x12\x07/broker\x12{\n\x0bWatchBroker\x12(.efficientfrontier.v1.WatchBrokerRequest\x1a).efficientfrontier.v1.WatchBrokerResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/broker:watch0\x01\x12\x82\x01\n\x11GetReconciliation\x12..efficientfrontier.v1.GetReconciliationRequest\x1a$.efficientfrontier.v1.Reconciliation\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/reconciliationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)efficientfrontier/v1/broker_service.proto\x12\x14\x65\x66\x66icientfrontier.v1\x1a!efficientfrontier/v1/access.proto\x1a\x1f\x65\x66\x66icientfrontier/v1/book.proto\x1a!efficientfrontier/v1/stream.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x05\n\x06\x42roker\x12\x38\n\x05state\x18\x01 \x01(\x0e\x32\".efficientfrontier.v1.Broker.StateR\x05state\x12\x39\n\nsince_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tsinceTime\x12\x16\n\x06\x64\x65tail\x18\x03 \x01(\tR\x06\x64\x65tail\x12H\n\x0bmarket_data\x18\x04 \x01(\x0e\x32\'.efficientfrontier.v1.Broker.MarketDataR\nmarketData\x12\x18\n\x07\x61\x63\x63ount\x18\x05 \x01(\tR\x07\x61\x63\x63ount\x12K\n\x0c\x61\x63\x63ount_kind\x18\x06 \x01(\x0e\x32(.efficientfrontier.v1.Broker.AccountKindR\x0b\x61\x63\x63ountKind\x12\x42\n\x0ctrading_mode\x18\x07 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x0btradingMode\x12\x16\n\x06sender\x18\x08 \x01(\tR\x06sender\x12!\n\x0ctakes_orders\x18\t \x01(\x08R\x0btakesOrders\"\x8b\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x07\n\x03OFF\x10\x01\x12\x08\n\x04\x44OWN\x10\x02\x12\x0f\n\x0bRECONCILING\x10\x03\x12\r\n\tCONNECTED\x10\x04\x12\x15\n\x11\x43ONNECTIVITY_LOST\x10\x05\x12\x0f\n\x0bMAINTENANCE\x10\x06\x12\x10\n\x0cLOGIN_NEEDED\x10\x07\"T\n\nMarketData\x12\x1b\n\x17MARKET_DATA_UNSPECIFIED\x10\x00\x12\x06\n\x02OK\x10\x01\x12\n\n\x06\x42ROKEN\x10\x02\x12\x15\n\x11\x43OMPETING_SESSION\x10\x03\"@\n\x0b\x41\x63\x63ountKind\x12\x1c\n\x18\x41\x43\x43OUNT_KIND_UNSPECIFIED\x10\x00\x12\t\n\x05PAPER\x10\x01\x12\x08\n\x04LIVE\x10\x02\"\xc5\x04\n\x0eReconciliation\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12<\n\x04rows\x18\x02 \x03(\x0b\x32(.efficientfrontier.v1.Reconciliation.RowR\x04rows\x12$\n\x0b\x62roker_cash\x18\x03 \x01(\x01H\x00R\nbrokerCash\x88\x01\x01\x12\'\n\x0fstrategies_cash\x18\x04 \x01(\x01R\x0estrategiesCash\x12.\n\x10unallocated_cash\x18\x05 \x01(\x01H\x01R\x0funallocatedCash\x88\x01\x01\x12%\n\x0e\x66rozen_symbols\x18\x06 \x03(\tR\rfrozenSymbols\x1a\xf9\x01\n\x03Row\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\'\n\x0f\x62roker_quantity\x18\x02 \x01(\x01R\x0e\x62rokerQuantity\x12/\n\x13strategies_quantity\x18\x03 \x01(\x01R\x12strategiesQuantity\x12\x33\n\x15unattributed_quantity\x18\x04 \x01(\x01R\x14unattributedQuantity\x12\x33\n\x15\x61\x63knowledged_quantity\x18\x05 \x01(\x01R\x14\x61\x63knowledgedQuantity\x12\x16\n\x06\x66rozen\x18\x06 \x01(\x08R\x06\x66rozenB\x0e\n\x0c_broker_cashB\x13\n\x11_unallocated_cash\"\x12\n\x10GetBrokerRequest\"\x14\n\x12WatchBrokerRequest\"\x8b\x01\n\x13WatchBrokerResponse\x12\x36\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x1c.efficientfrontier.v1.BrokerH\x00R\x06\x62roker\x12\x33\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1f.efficientfrontier.v1.StreamEndH\x00R\x03\x65ndB\x07\n\x05\x65vent\"\x1a\n\x18GetReconciliationRequest2\x81\x03\n\rBrokerService\x12\x66\n\tGetBroker\x12&.efficientfrontier.v1.GetBrokerRequest\x1a\x1c.efficientfrontier.v1.Broker\"\x13\xa8\x80\x19\x01\x82\xd3\xe4\x93\x02\t\x12\x07/broker\x12\x7f\n\x0bWatchBroker\x12(.efficientfrontier.v1.WatchBrokerRequest\x1a).efficientfrontier.v1.WatchBrokerResponse\"\x19\xa8\x80\x19\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/broker:watch0\x01\x12\x86\x01\n\x11GetReconciliation\x12..efficientfrontier.v1.GetReconciliationRequest\x1a$.efficientfrontier.v1.Reconciliation\"\x1b\xa8\x80\x19\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/reconciliationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,31 +37,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'efficientfrontier.v1.broker
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BROKERSERVICE'].methods_by_name['GetBroker']._loaded_options = None
-  _globals['_BROKERSERVICE'].methods_by_name['GetBroker']._serialized_options = b'\202\323\344\223\002\t\022\007/broker'
+  _globals['_BROKERSERVICE'].methods_by_name['GetBroker']._serialized_options = b'\250\200\031\001\202\323\344\223\002\t\022\007/broker'
   _globals['_BROKERSERVICE'].methods_by_name['WatchBroker']._loaded_options = None
-  _globals['_BROKERSERVICE'].methods_by_name['WatchBroker']._serialized_options = b'\202\323\344\223\002\017\022\r/broker:watch'
+  _globals['_BROKERSERVICE'].methods_by_name['WatchBroker']._serialized_options = b'\250\200\031\001\202\323\344\223\002\017\022\r/broker:watch'
   _globals['_BROKERSERVICE'].methods_by_name['GetReconciliation']._loaded_options = None
-  _globals['_BROKERSERVICE'].methods_by_name['GetReconciliation']._serialized_options = b'\202\323\344\223\002\021\022\017/reconciliation'
-  _globals['_BROKER']._serialized_start=199
-  _globals['_BROKER']._serialized_end=946
-  _globals['_BROKER_STATE']._serialized_start=655
-  _globals['_BROKER_STATE']._serialized_end=794
-  _globals['_BROKER_MARKETDATA']._serialized_start=796
-  _globals['_BROKER_MARKETDATA']._serialized_end=880
-  _globals['_BROKER_ACCOUNTKIND']._serialized_start=882
-  _globals['_BROKER_ACCOUNTKIND']._serialized_end=946
-  _globals['_RECONCILIATION']._serialized_start=949
-  _globals['_RECONCILIATION']._serialized_end=1530
-  _globals['_RECONCILIATION_ROW']._serialized_start=1244
-  _globals['_RECONCILIATION_ROW']._serialized_end=1493
-  _globals['_GETBROKERREQUEST']._serialized_start=1532
-  _globals['_GETBROKERREQUEST']._serialized_end=1550
-  _globals['_WATCHBROKERREQUEST']._serialized_start=1552
-  _globals['_WATCHBROKERREQUEST']._serialized_end=1572
-  _globals['_WATCHBROKERRESPONSE']._serialized_start=1575
-  _globals['_WATCHBROKERRESPONSE']._serialized_end=1714
-  _globals['_GETRECONCILIATIONREQUEST']._serialized_start=1716
-  _globals['_GETRECONCILIATIONREQUEST']._serialized_end=1742
-  _globals['_BROKERSERVICE']._serialized_start=1745
-  _globals['_BROKERSERVICE']._serialized_end=2118
+  _globals['_BROKERSERVICE'].methods_by_name['GetReconciliation']._serialized_options = b'\250\200\031\001\202\323\344\223\002\021\022\017/reconciliation'
+  _globals['_BROKER']._serialized_start=234
+  _globals['_BROKER']._serialized_end=981
+  _globals['_BROKER_STATE']._serialized_start=690
+  _globals['_BROKER_STATE']._serialized_end=829
+  _globals['_BROKER_MARKETDATA']._serialized_start=831
+  _globals['_BROKER_MARKETDATA']._serialized_end=915
+  _globals['_BROKER_ACCOUNTKIND']._serialized_start=917
+  _globals['_BROKER_ACCOUNTKIND']._serialized_end=981
+  _globals['_RECONCILIATION']._serialized_start=984
+  _globals['_RECONCILIATION']._serialized_end=1565
+  _globals['_RECONCILIATION_ROW']._serialized_start=1279
+  _globals['_RECONCILIATION_ROW']._serialized_end=1528
+  _globals['_GETBROKERREQUEST']._serialized_start=1567
+  _globals['_GETBROKERREQUEST']._serialized_end=1585
+  _globals['_WATCHBROKERREQUEST']._serialized_start=1587
+  _globals['_WATCHBROKERREQUEST']._serialized_end=1607
+  _globals['_WATCHBROKERRESPONSE']._serialized_start=1610
+  _globals['_WATCHBROKERRESPONSE']._serialized_end=1749
+  _globals['_GETRECONCILIATIONREQUEST']._serialized_start=1751
+  _globals['_GETRECONCILIATIONREQUEST']._serialized_end=1777
+  _globals['_BROKERSERVICE']._serialized_start=1780
+  _globals['_BROKERSERVICE']._serialized_end=2165
 # @@protoc_insertion_point(module_scope)

@@ -46,6 +46,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNIMPLEMENTED (405 over REST). The path exists, but not for this HTTP method; `allow` names those it has."""
     ORIGIN_NOT_ALLOWED: _ErrorReason.ValueType  # 25
     """PERMISSION_DENIED (403). REST only: a web page of this origin may not call."""
+    CREDENTIALS_MISSING: _ErrorReason.ValueType  # 90
+    """UNAUTHENTICATED (401). AUTH=mtls or token, and the call came without a certificate's name or a token."""
+    CREDENTIALS_INVALID: _ErrorReason.ValueType  # 91
+    """UNAUTHENTICATED (401). The token is not ours, has expired, or is signed with a key that is not known
+    (any more); or the name in it, or in the certificate, is none of a strategy, operator or reader.
+    """
+    NOT_ALLOWED: _ErrorReason.ValueType  # 92
+    """PERMISSION_DENIED (403). The caller's role does not allow this: a strategy may trade as itself alone,
+    a reader may only read. Nothing was written.
+    """
     STRATEGY_HALTED: _ErrorReason.ValueType  # 30
     """FAILED_PRECONDITION (400). The strategy is HALTED: it takes no new orders until it is resumed."""
     INSUFFICIENT_CASH: _ErrorReason.ValueType  # 31
@@ -92,6 +102,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED (413). REST only: the body is larger than 1 MiB."""
     ROUTER_BUSY: _ErrorReason.ValueType  # 41
     """RESOURCE_EXHAUSTED (429). The router's queue is full. Nothing was written; try again after a pause."""
+    RATE_LIMITED: _ErrorReason.ValueType  # 93
+    """RESOURCE_EXHAUSTED (429). This caller makes more calls than RATE_LIMIT allows it. Nothing was written;
+    `retry_after_s` says when the next is taken.
+    """
     DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 50
     """UNAVAILABLE (503). The router cannot reach its database. Safe to retry with the same request_id."""
     ROUTER_UNAVAILABLE: _ErrorReason.ValueType  # 51
@@ -112,8 +126,8 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     "efficientfrontier" and whose `reason` is one of these words; `metadata` holds the figures.
     Over REST the same error is the JSON object {code, message, details}.
 
-    When several reasons apply, the first of this order is given: a request that cannot be read,
-    a field that is wrong, a request_id used before, an unknown strategy, order or position, a halted
+    When several reasons apply, the first of this order is given: credentials and what they allow, too
+    many calls, a request that cannot be read, a field that is wrong, a request_id used before, an unknown strategy, order or position, a halted
     strategy, and last what the ledger or the broker forbids.
     """
 
@@ -141,6 +155,16 @@ METHOD_NOT_ALLOWED: ErrorReason.ValueType  # 24
 """UNIMPLEMENTED (405 over REST). The path exists, but not for this HTTP method; `allow` names those it has."""
 ORIGIN_NOT_ALLOWED: ErrorReason.ValueType  # 25
 """PERMISSION_DENIED (403). REST only: a web page of this origin may not call."""
+CREDENTIALS_MISSING: ErrorReason.ValueType  # 90
+"""UNAUTHENTICATED (401). AUTH=mtls or token, and the call came without a certificate's name or a token."""
+CREDENTIALS_INVALID: ErrorReason.ValueType  # 91
+"""UNAUTHENTICATED (401). The token is not ours, has expired, or is signed with a key that is not known
+(any more); or the name in it, or in the certificate, is none of a strategy, operator or reader.
+"""
+NOT_ALLOWED: ErrorReason.ValueType  # 92
+"""PERMISSION_DENIED (403). The caller's role does not allow this: a strategy may trade as itself alone,
+a reader may only read. Nothing was written.
+"""
 STRATEGY_HALTED: ErrorReason.ValueType  # 30
 """FAILED_PRECONDITION (400). The strategy is HALTED: it takes no new orders until it is resumed."""
 INSUFFICIENT_CASH: ErrorReason.ValueType  # 31
@@ -187,6 +211,10 @@ BODY_TOO_LARGE: ErrorReason.ValueType  # 40
 """RESOURCE_EXHAUSTED (413). REST only: the body is larger than 1 MiB."""
 ROUTER_BUSY: ErrorReason.ValueType  # 41
 """RESOURCE_EXHAUSTED (429). The router's queue is full. Nothing was written; try again after a pause."""
+RATE_LIMITED: ErrorReason.ValueType  # 93
+"""RESOURCE_EXHAUSTED (429). This caller makes more calls than RATE_LIMIT allows it. Nothing was written;
+`retry_after_s` says when the next is taken.
+"""
 DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 50
 """UNAVAILABLE (503). The router cannot reach its database. Safe to retry with the same request_id."""
 ROUTER_UNAVAILABLE: ErrorReason.ValueType  # 51

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from efficientfrontier.v1 import access_pb2 as efficientfrontier_dot_v1_dot_access__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'efficientfrontier/v1/page_service.proto\x12\x14\x65\x66\x66icientfrontier.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\";\n\x0eGetPageRequest\x12)\n\x04page\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[a-z.]{0,32}$R\x04page2u\n\x0bPageService\x12\x66\n\x07GetPage\x12$.efficientfrontier.v1.GetPageRequest\x1a\x14.google.api.HttpBody\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\r/pages/{page}Z\x08\x12\x06/pagesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'efficientfrontier/v1/page_service.proto\x12\x14\x65\x66\x66icientfrontier.v1\x1a!efficientfrontier/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\";\n\x0eGetPageRequest\x12)\n\x04page\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[a-z.]{0,32}$R\x04page2y\n\x0bPageService\x12j\n\x07GetPage\x12$.efficientfrontier.v1.GetPageRequest\x1a\x14.google.api.HttpBody\"#\xa8\x80\x19\x01\x82\xd3\xe4\x93\x02\x19\x12\r/pages/{page}Z\x08\x12\x06/pagesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +37,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPAGEREQUEST'].fields_by_name['page']._loaded_options = None
   _globals['_GETPAGEREQUEST'].fields_by_name['page']._serialized_options = b'\272H\022r\0202\016^[a-z.]{0,32}$'
   _globals['_PAGESERVICE'].methods_by_name['GetPage']._loaded_options = None
-  _globals['_PAGESERVICE'].methods_by_name['GetPage']._serialized_options = b'\202\323\344\223\002\031\022\r/pages/{page}Z\010\022\006/pages'
-  _globals['_GETPAGEREQUEST']._serialized_start=122
-  _globals['_GETPAGEREQUEST']._serialized_end=181
-  _globals['_PAGESERVICE']._serialized_start=183
-  _globals['_PAGESERVICE']._serialized_end=300
+  _globals['_PAGESERVICE'].methods_by_name['GetPage']._serialized_options = b'\250\200\031\001\202\323\344\223\002\031\022\r/pages/{page}Z\010\022\006/pages'
+  _globals['_GETPAGEREQUEST']._serialized_start=157
+  _globals['_GETPAGEREQUEST']._serialized_end=216
+  _globals['_PAGESERVICE']._serialized_start=218
+  _globals['_PAGESERVICE']._serialized_end=339
 # @@protoc_insertion_point(module_scope)

@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from efficientfrontier.v1 import access_pb2 as efficientfrontier_dot_v1_dot_access__pb2
 from efficientfrontier.v1 import book_pb2 as efficientfrontier_dot_v1_dot_book__pb2
 from efficientfrontier.v1 import stream_pb2 as efficientfrontier_dot_v1_dot_stream__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,efficientfrontier/v1/portfolio_service.proto\x12\x14\x65\x66\x66icientfrontier.v1\x1a\x1f\x65\x66\x66icientfrontier/v1/book.proto\x1a!efficientfrontier/v1/stream.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x06\n\tPortfolio\x12#\n\rstrategy_name\x18\x01 \x01(\tR\x0cstrategyName\x12\x33\n\x04mode\x18\x02 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x04mode\x12T\n\x0erequested_mode\x18\x03 \x01(\x0e\x32-.efficientfrontier.v1.Portfolio.RequestedModeR\rrequestedMode\x12\x12\n\x04\x63\x61sh\x18\x04 \x01(\x01R\x04\x63\x61sh\x12#\n\rreserved_cash\x18\x05 \x01(\x01R\x0creservedCash\x12\'\n\x0fpositions_value\x18\x06 \x01(\x01R\x0epositionsValue\x12\x16\n\x06\x65quity\x18\x07 \x01(\x01R\x06\x65quity\x12\x1a\n\x08invested\x18\x08 \x01(\x08R\x08invested\x12\x16\n\x06weight\x18\t \x01(\x01R\x06weight\x12;\n\x05state\x18\n \x01(\x0e\x32%.efficientfrontier.v1.Portfolio.StateR\x05state\x12!\n\x0crealized_pnl\x18\x0b \x01(\x01R\x0brealizedPnl\x12%\n\x0eunrealized_pnl\x18\x0c \x01(\x01R\runrealizedPnl\x12;\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x1f\n\x0bhalt_reason\x18\x0e \x01(\tR\nhaltReason\x12\x37\n\tseen_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08seenTime\x12\x16\n\x06silent\x18\x10 \x01(\x08R\x06silent\x12\x18\n\x07session\x18\x11 \x01(\tR\x07session\"N\n\rRequestedMode\x12\x1e\n\x1aREQUESTED_MODE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x41UTO\x10\x01\x12\t\n\x05PAPER\x10\x02\x12\x08\n\x04LIVE\x10\x03\"6\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\n\n\x06HALTED\x10\x02\"\x9f\x03\n\x16UpsertPortfolioRequest\x12\x61\n\rstrategy_name\x18\x01 \x01(\tB<\xbaH9r72\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$Z\x0cUNATTRIBUTEDZ\x07RESERVER\x0cstrategyName\x12\x32\n\x04\x63\x61sh\x18\x02 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\xa2\x94\x1amB)\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x00R\x04\x63\x61sh\x88\x01\x01\x12\x65\n\x0erequested_mode\x18\x03 \x01(\x0e\x32-.efficientfrontier.v1.Portfolio.RequestedModeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00H\x01R\rrequestedMode\x88\x01\x01\x12,\n\x06reason\x18\x04 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$R\x06reason\x12=\n\nrequest_id\x18\x05 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestIdB\x07\n\x05_cashB\x11\n\x0f_requested_mode\"\x17\n\x15ListPortfoliosRequest\"Y\n\x16ListPortfoliosResponse\x12?\n\nportfolios\x18\x01 \x03(\x0b\x32\x1f.efficientfrontier.v1.PortfolioR\nportfolios\"a\n\x13GetPortfolioRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\"`\n\x12GetInvestedRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\"\x9a\x01\n\x08Invested\x12#\n\rstrategy_name\x18\x01 \x01(\tR\x0cstrategyName\x12\x1a\n\x08invested\x18\x02 \x01(\x08R\x08invested\x12\x33\n\x04mode\x18\x03 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x04mode\x12\x18\n\x07symbols\x18\x04 \x03(\tR\x07symbols\"\xe8\x01\n\x13HaltStrategyRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\x12,\n\x06reason\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$R\x06reason\x12=\n\nrequest_id\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\x12\x18\n\x07\x66latten\x18\x04 \x01(\x08R\x07\x66latten\"\xa2\x01\n\x15ResumeStrategyRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\x12=\n\nrequest_id\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"s\n\x05Price\x12\x39\n\x06symbol\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Z0-9][A-Z0-9.-]{0,15}$R\x06symbol\x12/\n\x05price\x18\x02 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x65\xcd\xcd\x41!\x00\x00\x00\x00\x00\x00\x00\x00@\x01R\x05price\"\xe4\x01\n\x13ReportPricesRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\x12?\n\x06prices\x18\x02 \x03(\x0b\x32\x1b.efficientfrontier.v1.PriceB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x64R\x06prices\x12@\n\x07session\x18\x03 \x01(\tB&\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$R\x07session\"\x16\n\x14ReportPricesResponse\"c\n\x16WatchPortfoliosRequest\x12I\n\rstrategy_name\x18\x01 \x01(\tB(\xbaH%r#2!^([A-Za-z][A-Za-z0-9_.-]{0,63})?$R\x08strategy\"\x98\x01\n\x17WatchPortfoliosResponse\x12?\n\tportfolio\x18\x01 \x01(\x0b\x32\x1f.efficientfrontier.v1.PortfolioH\x00R\tportfolio\x12\x33\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1f.efficientfrontier.v1.StreamEndH\x00R\x03\x65ndB\x07\n\x05\x65vent\"\x0e\n\x0c\x41uditRequest\"\xd0\x02\n\rAuditResponse\x12\x1a\n\x08\x62\x61lanced\x18\x01 \x01(\x08R\x08\x62\x61lanced\x12\x14\n\x05\x62ooks\x18\x02 \x01(\x05R\x05\x62ooks\x12P\n\x0b\x64ifferences\x18\x03 \x03(\x0b\x32..efficientfrontier.v1.AuditResponse.DifferenceR\x0b\x64ifferences\x1a\xba\x01\n\nDifference\x12#\n\rstrategy_name\x18\x01 \x01(\tR\x0cstrategyName\x12\x33\n\x04mode\x18\x02 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x04mode\x12\x16\n\x06\x66igure\x18\x03 \x01(\tR\x06\x66igure\x12\x1a\n\x08recorded\x18\x04 \x01(\tR\x08recorded\x12\x1e\n\nrecomputed\x18\x05 \x01(\tR\nrecomputed2\x95\t\n\x10PortfolioService\x12w\n\x0fUpsertPortfolio\x12,.efficientfrontier.v1.UpsertPortfolioRequest\x1a\x1f.efficientfrontier.v1.Portfolio\"\x15\x82\xd3\xe4\x93\x02\x0f\"\n/portfolio:\x01*\x12\x7f\n\x0eListPortfolios\x12+.efficientfrontier.v1.ListPortfoliosRequest\x1a,.efficientfrontier.v1.ListPortfoliosResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/portfolio\x12~\n\x0cGetPortfolio\x12).efficientfrontier.v1.GetPortfolioRequest\x1a\x1f.efficientfrontier.v1.Portfolio\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/portfolio/{strategy_name}\x12\x84\x01\n\x0bGetInvested\x12(.efficientfrontier.v1.GetInvestedRequest\x1a\x1e.efficientfrontier.v1.Invested\"+\x82\xd3\xe4\x93\x02%\x12#/portfolio/{strategy_name}/invested\x12\x86\x01\n\x0cHaltStrategy\x12).efficientfrontier.v1.HaltStrategyRequest\x1a\x1f.efficientfrontier.v1.Portfolio\"*\x82\xd3\xe4\x93\x02$\"\x1f/portfolio/{strategy_name}:halt:\x01*\x12\x8c\x01\n\x0eResumeStrategy\x12+.efficientfrontier.v1.ResumeStrategyRequest\x1a\x1f.efficientfrontier.v1.Portfolio\",\x82\xd3\xe4\x93\x02&\"!/portfolio/{strategy_name}:resume:\x01*\x12y\n\x0cReportPrices\x12).efficientfrontier.v1.ReportPricesRequest\x1a*.efficientfrontier.v1.ReportPricesResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\"\x07/prices:\x01*\x12\x8a\x01\n\x0fWatchPortfolios\x12,.efficientfrontier.v1.WatchPortfoliosRequest\x1a-.efficientfrontier.v1.WatchPortfoliosResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/portfolio:watch0\x01\x12`\n\x05\x41udit\x12\".efficientfrontier.v1.AuditRequest\x1a#.efficientfrontier.v1.AuditResponse\"\x0e\x82\xd3\xe4\x93\x02\x08\x12\x06/auditb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,efficientfrontier/v1/portfolio_service.proto\x12\x14\x65\x66\x66icientfrontier.v1\x1a!efficientfrontier/v1/access.proto\x1a\x1f\x65\x66\x66icientfrontier/v1/book.proto\x1a!efficientfrontier/v1/stream.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x06\n\tPortfolio\x12#\n\rstrategy_name\x18\x01 \x01(\tR\x0cstrategyName\x12\x33\n\x04mode\x18\x02 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x04mode\x12T\n\x0erequested_mode\x18\x03 \x01(\x0e\x32-.efficientfrontier.v1.Portfolio.RequestedModeR\rrequestedMode\x12\x12\n\x04\x63\x61sh\x18\x04 \x01(\x01R\x04\x63\x61sh\x12#\n\rreserved_cash\x18\x05 \x01(\x01R\x0creservedCash\x12\'\n\x0fpositions_value\x18\x06 \x01(\x01R\x0epositionsValue\x12\x16\n\x06\x65quity\x18\x07 \x01(\x01R\x06\x65quity\x12\x1a\n\x08invested\x18\x08 \x01(\x08R\x08invested\x12\x16\n\x06weight\x18\t \x01(\x01R\x06weight\x12;\n\x05state\x18\n \x01(\x0e\x32%.efficientfrontier.v1.Portfolio.StateR\x05state\x12!\n\x0crealized_pnl\x18\x0b \x01(\x01R\x0brealizedPnl\x12%\n\x0eunrealized_pnl\x18\x0c \x01(\x01R\runrealizedPnl\x12;\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x1f\n\x0bhalt_reason\x18\x0e \x01(\tR\nhaltReason\x12\x37\n\tseen_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08seenTime\x12\x16\n\x06silent\x18\x10 \x01(\x08R\x06silent\x12\x18\n\x07session\x18\x11 \x01(\tR\x07session\"N\n\rRequestedMode\x12\x1e\n\x1aREQUESTED_MODE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x41UTO\x10\x01\x12\t\n\x05PAPER\x10\x02\x12\x08\n\x04LIVE\x10\x03\"6\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\n\n\x06HALTED\x10\x02\"\x9f\x03\n\x16UpsertPortfolioRequest\x12\x61\n\rstrategy_name\x18\x01 \x01(\tB<\xbaH9r72\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$Z\x0cUNATTRIBUTEDZ\x07RESERVER\x0cstrategyName\x12\x32\n\x04\x63\x61sh\x18\x02 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\xa2\x94\x1amB)\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x00R\x04\x63\x61sh\x88\x01\x01\x12\x65\n\x0erequested_mode\x18\x03 \x01(\x0e\x32-.efficientfrontier.v1.Portfolio.RequestedModeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00H\x01R\rrequestedMode\x88\x01\x01\x12,\n\x06reason\x18\x04 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$R\x06reason\x12=\n\nrequest_id\x18\x05 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestIdB\x07\n\x05_cashB\x11\n\x0f_requested_mode\"\x17\n\x15ListPortfoliosRequest\"Y\n\x16ListPortfoliosResponse\x12?\n\nportfolios\x18\x01 \x03(\x0b\x32\x1f.efficientfrontier.v1.PortfolioR\nportfolios\"a\n\x13GetPortfolioRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\"`\n\x12GetInvestedRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\"\x9a\x01\n\x08Invested\x12#\n\rstrategy_name\x18\x01 \x01(\tR\x0cstrategyName\x12\x1a\n\x08invested\x18\x02 \x01(\x08R\x08invested\x12\x33\n\x04mode\x18\x03 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x04mode\x12\x18\n\x07symbols\x18\x04 \x03(\tR\x07symbols\"\xe8\x01\n\x13HaltStrategyRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\x12,\n\x06reason\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$R\x06reason\x12=\n\nrequest_id\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\x12\x18\n\x07\x66latten\x18\x04 \x01(\x08R\x07\x66latten\"\xa2\x01\n\x15ResumeStrategyRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\x12=\n\nrequest_id\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"s\n\x05Price\x12\x39\n\x06symbol\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Z0-9][A-Z0-9.-]{0,15}$R\x06symbol\x12/\n\x05price\x18\x02 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x65\xcd\xcd\x41!\x00\x00\x00\x00\x00\x00\x00\x00@\x01R\x05price\"\xe4\x01\n\x13ReportPricesRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\x12?\n\x06prices\x18\x02 \x03(\x0b\x32\x1b.efficientfrontier.v1.PriceB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x64R\x06prices\x12@\n\x07session\x18\x03 \x01(\tB&\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$R\x07session\"\x16\n\x14ReportPricesResponse\"c\n\x16WatchPortfoliosRequest\x12I\n\rstrategy_name\x18\x01 \x01(\tB(\xbaH%r#2!^([A-Za-z][A-Za-z0-9_.-]{0,63})?$R\x08strategy\"\x98\x01\n\x17WatchPortfoliosResponse\x12?\n\tportfolio\x18\x01 \x01(\x0b\x32\x1f.efficientfrontier.v1.PortfolioH\x00R\tportfolio\x12\x33\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1f.efficientfrontier.v1.StreamEndH\x00R\x03\x65ndB\x07\n\x05\x65vent\"\x0e\n\x0c\x41uditRequest\"\xd0\x02\n\rAuditResponse\x12\x1a\n\x08\x62\x61lanced\x18\x01 \x01(\x08R\x08\x62\x61lanced\x12\x14\n\x05\x62ooks\x18\x02 \x01(\x05R\x05\x62ooks\x12P\n\x0b\x64ifferences\x18\x03 \x03(\x0b\x32..efficientfrontier.v1.AuditResponse.DifferenceR\x0b\x64ifferences\x1a\xba\x01\n\nDifference\x12#\n\rstrategy_name\x18\x01 \x01(\tR\x0cstrategyName\x12\x33\n\x04mode\x18\x02 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x04mode\x12\x16\n\x06\x66igure\x18\x03 \x01(\tR\x06\x66igure\x12\x1a\n\x08recorded\x18\x04 \x01(\tR\x08recorded\x12\x1e\n\nrecomputed\x18\x05 \x01(\tR\nrecomputed2\xbb\t\n\x10PortfolioService\x12{\n\x0fUpsertPortfolio\x12,.efficientfrontier.v1.UpsertPortfolioRequest\x1a\x1f.efficientfrontier.v1.Portfolio\"\x19\xa8\x80\x19\x03\x82\xd3\xe4\x93\x02\x0f\"\n/portfolio:\x01*\x12\x83\x01\n\x0eListPortfolios\x12+.efficientfrontier.v1.ListPortfoliosRequest\x1a,.efficientfrontier.v1.ListPortfoliosResponse\"\x16\xa8\x80\x19\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/portfolio\x12\x82\x01\n\x0cGetPortfolio\x12).efficientfrontier.v1.GetPortfolioRequest\x1a\x1f.efficientfrontier.v1.Portfolio\"&\xa8\x80\x19\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/portfolio/{strategy_name}\x12\x88\x01\n\x0bGetInvested\x12(.efficientfrontier.v1.GetInvestedRequest\x1a\x1e.efficientfrontier.v1.Invested\"/\xa8\x80\x19\x01\x82\xd3\xe4\x93\x02%\x12#/portfolio/{strategy_name}/invested\x12\x8a\x01\n\x0cHaltStrategy\x12).efficientfrontier.v1.HaltStrategyRequest\x1a\x1f.efficientfrontier.v1.Portfolio\".\xa8\x80\x19\x02\x82\xd3\xe4\x93\x02$\"\x1f/portfolio/{strategy_name}:halt:\x01*\x12\x90\x01\n\x0eResumeStrategy\x12+.efficientfrontier.v1.ResumeStrategyRequest\x1a\x1f.efficientfrontier.v1.Portfolio\"0\xa8\x80\x19\x03\x82\xd3\xe4\x93\x02&\"!/portfolio/{strategy_name}:resume:\x01*\x12}\n\x0cReportPrices\x12).efficientfrontier.v1.ReportPricesRequest\x1a*.efficientfrontier.v1.ReportPricesResponse\"\x16\xa8\x80\x19\x02\x82\xd3\xe4\x93\x02\x0c\"\x07/prices:\x01*\x12\x8e\x01\n\x0fWatchPortfolios\x12,.efficientfrontier.v1.WatchPortfoliosRequest\x1a-.efficientfrontier.v1.WatchPortfoliosResponse\"\x1c\xa8\x80\x19\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/portfolio:watch0\x01\x12\x64\n\x05\x41udit\x12\".efficientfrontier.v1.AuditRequest\x1a#.efficientfrontier.v1.AuditResponse\"\x12\xa8\x80\x19\x01\x82\xd3\xe4\x93\x02\x08\x12\x06/auditb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -72,61 +73,61 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHPORTFOLIOSREQUEST'].fields_by_name['strategy_name']._loaded_options = None
   _globals['_WATCHPORTFOLIOSREQUEST'].fields_by_name['strategy_name']._serialized_options = b'\272H%r#2!^([A-Za-z][A-Za-z0-9_.-]{0,63})?$'
   _globals['_PORTFOLIOSERVICE'].methods_by_name['UpsertPortfolio']._loaded_options = None
-  _globals['_PORTFOLIOSERVICE'].methods_by_name['UpsertPortfolio']._serialized_options = b'\202\323\344\223\002\017\"\n/portfolio:\001*'
+  _globals['_PORTFOLIOSERVICE'].methods_by_name['UpsertPortfolio']._serialized_options = b'\250\200\031\003\202\323\344\223\002\017\"\n/portfolio:\001*'
   _globals['_PORTFOLIOSERVICE'].methods_by_name['ListPortfolios']._loaded_options = None
-  _globals['_PORTFOLIOSERVICE'].methods_by_name['ListPortfolios']._serialized_options = b'\202\323\344\223\002\014\022\n/portfolio'
+  _globals['_PORTFOLIOSERVICE'].methods_by_name['ListPortfolios']._serialized_options = b'\250\200\031\001\202\323\344\223\002\014\022\n/portfolio'
   _globals['_PORTFOLIOSERVICE'].methods_by_name['GetPortfolio']._loaded_options = None
-  _globals['_PORTFOLIOSERVICE'].methods_by_name['GetPortfolio']._serialized_options = b'\202\323\344\223\002\034\022\032/portfolio/{strategy_name}'
+  _globals['_PORTFOLIOSERVICE'].methods_by_name['GetPortfolio']._serialized_options = b'\250\200\031\001\202\323\344\223\002\034\022\032/portfolio/{strategy_name}'
   _globals['_PORTFOLIOSERVICE'].methods_by_name['GetInvested']._loaded_options = None
-  _globals['_PORTFOLIOSERVICE'].methods_by_name['GetInvested']._serialized_options = b'\202\323\344\223\002%\022#/portfolio/{strategy_name}/invested'
+  _globals['_PORTFOLIOSERVICE'].methods_by_name['GetInvested']._serialized_options = b'\250\200\031\001\202\323\344\223\002%\022#/portfolio/{strategy_name}/invested'
   _globals['_PORTFOLIOSERVICE'].methods_by_name['HaltStrategy']._loaded_options = None
-  _globals['_PORTFOLIOSERVICE'].methods_by_name['HaltStrategy']._serialized_options = b'\202\323\344\223\002$\"\037/portfolio/{strategy_name}:halt:\001*'
+  _globals['_PORTFOLIOSERVICE'].methods_by_name['HaltStrategy']._serialized_options = b'\250\200\031\002\202\323\344\223\002$\"\037/portfolio/{strategy_name}:halt:\001*'
   _globals['_PORTFOLIOSERVICE'].methods_by_name['ResumeStrategy']._loaded_options = None
-  _globals['_PORTFOLIOSERVICE'].methods_by_name['ResumeStrategy']._serialized_options = b'\202\323\344\223\002&\"!/portfolio/{strategy_name}:resume:\001*'
+  _globals['_PORTFOLIOSERVICE'].methods_by_name['ResumeStrategy']._serialized_options = b'\250\200\031\003\202\323\344\223\002&\"!/portfolio/{strategy_name}:resume:\001*'
   _globals['_PORTFOLIOSERVICE'].methods_by_name['ReportPrices']._loaded_options = None
-  _globals['_PORTFOLIOSERVICE'].methods_by_name['ReportPrices']._serialized_options = b'\202\323\344\223\002\014\"\007/prices:\001*'
+  _globals['_PORTFOLIOSERVICE'].methods_by_name['ReportPrices']._serialized_options = b'\250\200\031\002\202\323\344\223\002\014\"\007/prices:\001*'
   _globals['_PORTFOLIOSERVICE'].methods_by_name['WatchPortfolios']._loaded_options = None
-  _globals['_PORTFOLIOSERVICE'].methods_by_name['WatchPortfolios']._serialized_options = b'\202\323\344\223\002\022\022\020/portfolio:watch'
+  _globals['_PORTFOLIOSERVICE'].methods_by_name['WatchPortfolios']._serialized_options = b'\250\200\031\001\202\323\344\223\002\022\022\020/portfolio:watch'
   _globals['_PORTFOLIOSERVICE'].methods_by_name['Audit']._loaded_options = None
-  _globals['_PORTFOLIOSERVICE'].methods_by_name['Audit']._serialized_options = b'\202\323\344\223\002\010\022\006/audit'
-  _globals['_PORTFOLIO']._serialized_start=202
-  _globals['_PORTFOLIO']._serialized_end=1035
-  _globals['_PORTFOLIO_REQUESTEDMODE']._serialized_start=901
-  _globals['_PORTFOLIO_REQUESTEDMODE']._serialized_end=979
-  _globals['_PORTFOLIO_STATE']._serialized_start=981
-  _globals['_PORTFOLIO_STATE']._serialized_end=1035
-  _globals['_UPSERTPORTFOLIOREQUEST']._serialized_start=1038
-  _globals['_UPSERTPORTFOLIOREQUEST']._serialized_end=1453
-  _globals['_LISTPORTFOLIOSREQUEST']._serialized_start=1455
-  _globals['_LISTPORTFOLIOSREQUEST']._serialized_end=1478
-  _globals['_LISTPORTFOLIOSRESPONSE']._serialized_start=1480
-  _globals['_LISTPORTFOLIOSRESPONSE']._serialized_end=1569
-  _globals['_GETPORTFOLIOREQUEST']._serialized_start=1571
-  _globals['_GETPORTFOLIOREQUEST']._serialized_end=1668
-  _globals['_GETINVESTEDREQUEST']._serialized_start=1670
-  _globals['_GETINVESTEDREQUEST']._serialized_end=1766
-  _globals['_INVESTED']._serialized_start=1769
-  _globals['_INVESTED']._serialized_end=1923
-  _globals['_HALTSTRATEGYREQUEST']._serialized_start=1926
-  _globals['_HALTSTRATEGYREQUEST']._serialized_end=2158
-  _globals['_RESUMESTRATEGYREQUEST']._serialized_start=2161
-  _globals['_RESUMESTRATEGYREQUEST']._serialized_end=2323
-  _globals['_PRICE']._serialized_start=2325
-  _globals['_PRICE']._serialized_end=2440
-  _globals['_REPORTPRICESREQUEST']._serialized_start=2443
-  _globals['_REPORTPRICESREQUEST']._serialized_end=2671
-  _globals['_REPORTPRICESRESPONSE']._serialized_start=2673
-  _globals['_REPORTPRICESRESPONSE']._serialized_end=2695
-  _globals['_WATCHPORTFOLIOSREQUEST']._serialized_start=2697
-  _globals['_WATCHPORTFOLIOSREQUEST']._serialized_end=2796
-  _globals['_WATCHPORTFOLIOSRESPONSE']._serialized_start=2799
-  _globals['_WATCHPORTFOLIOSRESPONSE']._serialized_end=2951
-  _globals['_AUDITREQUEST']._serialized_start=2953
-  _globals['_AUDITREQUEST']._serialized_end=2967
-  _globals['_AUDITRESPONSE']._serialized_start=2970
-  _globals['_AUDITRESPONSE']._serialized_end=3306
-  _globals['_AUDITRESPONSE_DIFFERENCE']._serialized_start=3120
-  _globals['_AUDITRESPONSE_DIFFERENCE']._serialized_end=3306
-  _globals['_PORTFOLIOSERVICE']._serialized_start=3309
-  _globals['_PORTFOLIOSERVICE']._serialized_end=4482
+  _globals['_PORTFOLIOSERVICE'].methods_by_name['Audit']._serialized_options = b'\250\200\031\001\202\323\344\223\002\010\022\006/audit'
+  _globals['_PORTFOLIO']._serialized_start=237
+  _globals['_PORTFOLIO']._serialized_end=1070
+  _globals['_PORTFOLIO_REQUESTEDMODE']._serialized_start=936
+  _globals['_PORTFOLIO_REQUESTEDMODE']._serialized_end=1014
+  _globals['_PORTFOLIO_STATE']._serialized_start=1016
+  _globals['_PORTFOLIO_STATE']._serialized_end=1070
+  _globals['_UPSERTPORTFOLIOREQUEST']._serialized_start=1073
+  _globals['_UPSERTPORTFOLIOREQUEST']._serialized_end=1488
+  _globals['_LISTPORTFOLIOSREQUEST']._serialized_start=1490
+  _globals['_LISTPORTFOLIOSREQUEST']._serialized_end=1513
+  _globals['_LISTPORTFOLIOSRESPONSE']._serialized_start=1515
+  _globals['_LISTPORTFOLIOSRESPONSE']._serialized_end=1604
+  _globals['_GETPORTFOLIOREQUEST']._serialized_start=1606
+  _globals['_GETPORTFOLIOREQUEST']._serialized_end=1703
+  _globals['_GETINVESTEDREQUEST']._serialized_start=1705
+  _globals['_GETINVESTEDREQUEST']._serialized_end=1801
+  _globals['_INVESTED']._serialized_start=1804
+  _globals['_INVESTED']._serialized_end=1958
+  _globals['_HALTSTRATEGYREQUEST']._serialized_start=1961
+  _globals['_HALTSTRATEGYREQUEST']._serialized_end=2193
+  _globals['_RESUMESTRATEGYREQUEST']._serialized_start=2196
+  _globals['_RESUMESTRATEGYREQUEST']._serialized_end=2358
+  _globals['_PRICE']._serialized_start=2360
+  _globals['_PRICE']._serialized_end=2475
+  _globals['_REPORTPRICESREQUEST']._serialized_start=2478
+  _globals['_REPORTPRICESREQUEST']._serialized_end=2706
+  _globals['_REPORTPRICESRESPONSE']._serialized_start=2708
+  _globals['_REPORTPRICESRESPONSE']._serialized_end=2730
+  _globals['_WATCHPORTFOLIOSREQUEST']._serialized_start=2732
+  _globals['_WATCHPORTFOLIOSREQUEST']._serialized_end=2831
+  _globals['_WATCHPORTFOLIOSRESPONSE']._serialized_start=2834
+  _globals['_WATCHPORTFOLIOSRESPONSE']._serialized_end=2986
+  _globals['_AUDITREQUEST']._serialized_start=2988
+  _globals['_AUDITREQUEST']._serialized_end=3002
+  _globals['_AUDITRESPONSE']._serialized_start=3005
+  _globals['_AUDITRESPONSE']._serialized_end=3341
+  _globals['_AUDITRESPONSE_DIFFERENCE']._serialized_start=3155
+  _globals['_AUDITRESPONSE_DIFFERENCE']._serialized_end=3341
+  _globals['_PORTFOLIOSERVICE']._serialized_start=3344
+  _globals['_PORTFOLIOSERVICE']._serialized_end=4555
 # @@protoc_insertion_point(module_scope)

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from efficientfrontier.v1 import access_pb2 as efficientfrontier_dot_v1_dot_access__pb2
 from efficientfrontier.v1 import book_pb2 as efficientfrontier_dot_v1_dot_book__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+efficientfrontier/v1/position_service.proto\x12\x14\x65\x66\x66icientfrontier.v1\x1a\x1f\x65\x66\x66icientfrontier/v1/book.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x03\n\x08Position\x12\x1f\n\x0bposition_id\x18\x01 \x01(\tR\npositionId\x12#\n\rstrategy_name\x18\x02 \x01(\tR\x0cstrategyName\x12\x16\n\x06symbol\x18\x03 \x01(\tR\x06symbol\x12\x33\n\x04mode\x18\x04 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x04mode\x12\x1a\n\x08quantity\x18\x05 \x01(\x01R\x08quantity\x12!\n\x0c\x61verage_cost\x18\x06 \x01(\x01R\x0b\x61verageCost\x12!\n\x0cmarket_price\x18\x07 \x01(\x01R\x0bmarketPrice\x12!\n\x0cmarket_value\x18\x08 \x01(\x01R\x0bmarketValue\x12%\n\x0eunrealized_pnl\x18\t \x01(\x01R\runrealizedPnl\x12!\n\x0crealized_pnl\x18\n \x01(\x01R\x0brealizedPnl\x12;\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xfd\x02\n\x12SetPositionRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\x12\x39\n\x06symbol\x18\x02 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Z0-9][A-Z0-9.-]{0,15}$R\x06symbol\x12\x35\n\x08quantity\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x65\xcd\xcd\x41!\x00\x00\x00\x00\x00\x00\x00\x00@\x01R\x08quantity\x12<\n\x0c\x61verage_cost\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x65\xcd\xcd\x41!\x00\x00\x00\x00\x00\x00\x00\x00@\x01R\x0b\x61verageCost\x12,\n\x06reason\x18\x05 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$R\x06reason\x12=\n\nrequest_id\x18\x06 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"\xee\x01\n\x14ListPositionsRequest\x12I\n\rstrategy_name\x18\x01 \x01(\tB(\xbaH%r#2!^([A-Za-z][A-Za-z0-9_.-]{0,63})?$R\x08strategy\x12<\n\x06symbol\x18\x02 \x01(\tB$\xbaH!r\x1f\x32\x1d^([A-Z0-9][A-Z0-9.-]{0,15})?$R\x06symbol\x12$\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"}\n\x15ListPositionsResponse\x12<\n\tpositions\x18\x01 \x03(\x0b\x32\x1e.efficientfrontier.v1.PositionR\tpositions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xaf\x01\n\x15\x44\x65letePositionRequest\x12)\n\x0bposition_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\npositionId\x12,\n\x06reason\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$R\x06reason\x12=\n\nrequest_id\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"\x18\n\x16\x44\x65letePositionResponse\"\x80\x03\n\x15\x41ssignPositionRequest\x12\x39\n\x06symbol\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Z0-9][A-Z0-9.-]{0,15}$R\x06symbol\x12J\n\rstrategy_name\x18\x02 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\x12\x35\n\x08quantity\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x65\xcd\xcd\x41)\x00\x00\x00\x00\x65\xcd\xcd\xc1@\x01R\x08quantity\x12<\n\x0c\x61verage_cost\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x65\xcd\xcd\x41)\x00\x00\x00\x00\x00\x00\x00\x00@\x01R\x0b\x61verageCost\x12,\n\x06reason\x18\x05 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$R\x06reason\x12=\n\nrequest_id\x18\x06 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId2\x8c\x04\n\x0fPositionService\x12n\n\x0bSetPosition\x12(.efficientfrontier.v1.SetPositionRequest\x1a\x1e.efficientfrontier.v1.Position\"\x15\x82\xd3\xe4\x93\x02\x0f\"\n/positions:\x01*\x12|\n\rListPositions\x12*.efficientfrontier.v1.ListPositionsRequest\x1a+.efficientfrontier.v1.ListPositionsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/positions\x12\x8d\x01\n\x0e\x44\x65letePosition\x12+.efficientfrontier.v1.DeletePositionRequest\x1a,.efficientfrontier.v1.DeletePositionResponse\" \x82\xd3\xe4\x93\x02\x1a*\x18/positions/{position_id}\x12{\n\x0e\x41ssignPosition\x12+.efficientfrontier.v1.AssignPositionRequest\x1a\x1e.efficientfrontier.v1.Position\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/positions:assign:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+efficientfrontier/v1/position_service.proto\x12\x14\x65\x66\x66icientfrontier.v1\x1a!efficientfrontier/v1/access.proto\x1a\x1f\x65\x66\x66icientfrontier/v1/book.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x03\n\x08Position\x12\x1f\n\x0bposition_id\x18\x01 \x01(\tR\npositionId\x12#\n\rstrategy_name\x18\x02 \x01(\tR\x0cstrategyName\x12\x16\n\x06symbol\x18\x03 \x01(\tR\x06symbol\x12\x33\n\x04mode\x18\x04 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x04mode\x12\x1a\n\x08quantity\x18\x05 \x01(\x01R\x08quantity\x12!\n\x0c\x61verage_cost\x18\x06 \x01(\x01R\x0b\x61verageCost\x12!\n\x0cmarket_price\x18\x07 \x01(\x01R\x0bmarketPrice\x12!\n\x0cmarket_value\x18\x08 \x01(\x01R\x0bmarketValue\x12%\n\x0eunrealized_pnl\x18\t \x01(\x01R\runrealizedPnl\x12!\n\x0crealized_pnl\x18\n \x01(\x01R\x0brealizedPnl\x12;\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xfd\x02\n\x12SetPositionRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\x12\x39\n\x06symbol\x18\x02 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Z0-9][A-Z0-9.-]{0,15}$R\x06symbol\x12\x35\n\x08quantity\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x65\xcd\xcd\x41!\x00\x00\x00\x00\x00\x00\x00\x00@\x01R\x08quantity\x12<\n\x0c\x61verage_cost\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x65\xcd\xcd\x41!\x00\x00\x00\x00\x00\x00\x00\x00@\x01R\x0b\x61verageCost\x12,\n\x06reason\x18\x05 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$R\x06reason\x12=\n\nrequest_id\x18\x06 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"\xee\x01\n\x14ListPositionsRequest\x12I\n\rstrategy_name\x18\x01 \x01(\tB(\xbaH%r#2!^([A-Za-z][A-Za-z0-9_.-]{0,63})?$R\x08strategy\x12<\n\x06symbol\x18\x02 \x01(\tB$\xbaH!r\x1f\x32\x1d^([A-Z0-9][A-Z0-9.-]{0,15})?$R\x06symbol\x12$\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"}\n\x15ListPositionsResponse\x12<\n\tpositions\x18\x01 \x03(\x0b\x32\x1e.efficientfrontier.v1.PositionR\tpositions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xaf\x01\n\x15\x44\x65letePositionRequest\x12)\n\x0bposition_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\npositionId\x12,\n\x06reason\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$R\x06reason\x12=\n\nrequest_id\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"\x18\n\x16\x44\x65letePositionResponse\"\x80\x03\n\x15\x41ssignPositionRequest\x12\x39\n\x06symbol\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Z0-9][A-Z0-9.-]{0,15}$R\x06symbol\x12J\n\rstrategy_name\x18\x02 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName\x12\x35\n\x08quantity\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x65\xcd\xcd\x41)\x00\x00\x00\x00\x65\xcd\xcd\xc1@\x01R\x08quantity\x12<\n\x0c\x61verage_cost\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x65\xcd\xcd\x41)\x00\x00\x00\x00\x00\x00\x00\x00@\x01R\x0b\x61verageCost\x12,\n\x06reason\x18\x05 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$R\x06reason\x12=\n\nrequest_id\x18\x06 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId2\x9d\x04\n\x0fPositionService\x12r\n\x0bSetPosition\x12(.efficientfrontier.v1.SetPositionRequest\x1a\x1e.efficientfrontier.v1.Position\"\x19\xa8\x80\x19\x03\x82\xd3\xe4\x93\x02\x0f\"\n/positions:\x01*\x12\x80\x01\n\rListPositions\x12*.efficientfrontier.v1.ListPositionsRequest\x1a+.efficientfrontier.v1.ListPositionsResponse\"\x16\xa8\x80\x19\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/positions\x12\x91\x01\n\x0e\x44\x65letePosition\x12+.efficientfrontier.v1.DeletePositionRequest\x1a,.efficientfrontier.v1.DeletePositionResponse\"$\xa8\x80\x19\x03\x82\xd3\xe4\x93\x02\x1a*\x18/positions/{position_id}\x12\x7f\n\x0e\x41ssignPosition\x12+.efficientfrontier.v1.AssignPositionRequest\x1a\x1e.efficientfrontier.v1.Position\" \xa8\x80\x19\x03\x82\xd3\xe4\x93\x02\x16\"\x11/positions:assign:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -73,27 +74,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNPOSITIONREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_ASSIGNPOSITIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9_.:-]{0,64}$'
   _globals['_POSITIONSERVICE'].methods_by_name['SetPosition']._loaded_options = None
-  _globals['_POSITIONSERVICE'].methods_by_name['SetPosition']._serialized_options = b'\202\323\344\223\002\017\"\n/positions:\001*'
+  _globals['_POSITIONSERVICE'].methods_by_name['SetPosition']._serialized_options = b'\250\200\031\003\202\323\344\223\002\017\"\n/positions:\001*'
   _globals['_POSITIONSERVICE'].methods_by_name['ListPositions']._loaded_options = None
-  _globals['_POSITIONSERVICE'].methods_by_name['ListPositions']._serialized_options = b'\202\323\344\223\002\014\022\n/positions'
+  _globals['_POSITIONSERVICE'].methods_by_name['ListPositions']._serialized_options = b'\250\200\031\001\202\323\344\223\002\014\022\n/positions'
   _globals['_POSITIONSERVICE'].methods_by_name['DeletePosition']._loaded_options = None
-  _globals['_POSITIONSERVICE'].methods_by_name['DeletePosition']._serialized_options = b'\202\323\344\223\002\032*\030/positions/{position_id}'
+  _globals['_POSITIONSERVICE'].methods_by_name['DeletePosition']._serialized_options = b'\250\200\031\003\202\323\344\223\002\032*\030/positions/{position_id}'
   _globals['_POSITIONSERVICE'].methods_by_name['AssignPosition']._loaded_options = None
-  _globals['_POSITIONSERVICE'].methods_by_name['AssignPosition']._serialized_options = b'\202\323\344\223\002\026\"\021/positions:assign:\001*'
-  _globals['_POSITION']._serialized_start=166
-  _globals['_POSITION']._serialized_end=591
-  _globals['_SETPOSITIONREQUEST']._serialized_start=594
-  _globals['_SETPOSITIONREQUEST']._serialized_end=975
-  _globals['_LISTPOSITIONSREQUEST']._serialized_start=978
-  _globals['_LISTPOSITIONSREQUEST']._serialized_end=1216
-  _globals['_LISTPOSITIONSRESPONSE']._serialized_start=1218
-  _globals['_LISTPOSITIONSRESPONSE']._serialized_end=1343
-  _globals['_DELETEPOSITIONREQUEST']._serialized_start=1346
-  _globals['_DELETEPOSITIONREQUEST']._serialized_end=1521
-  _globals['_DELETEPOSITIONRESPONSE']._serialized_start=1523
-  _globals['_DELETEPOSITIONRESPONSE']._serialized_end=1547
-  _globals['_ASSIGNPOSITIONREQUEST']._serialized_start=1550
-  _globals['_ASSIGNPOSITIONREQUEST']._serialized_end=1934
-  _globals['_POSITIONSERVICE']._serialized_start=1937
-  _globals['_POSITIONSERVICE']._serialized_end=2461
+  _globals['_POSITIONSERVICE'].methods_by_name['AssignPosition']._serialized_options = b'\250\200\031\003\202\323\344\223\002\026\"\021/positions:assign:\001*'
+  _globals['_POSITION']._serialized_start=201
+  _globals['_POSITION']._serialized_end=626
+  _globals['_SETPOSITIONREQUEST']._serialized_start=629
+  _globals['_SETPOSITIONREQUEST']._serialized_end=1010
+  _globals['_LISTPOSITIONSREQUEST']._serialized_start=1013
+  _globals['_LISTPOSITIONSREQUEST']._serialized_end=1251
+  _globals['_LISTPOSITIONSRESPONSE']._serialized_start=1253
+  _globals['_LISTPOSITIONSRESPONSE']._serialized_end=1378
+  _globals['_DELETEPOSITIONREQUEST']._serialized_start=1381
+  _globals['_DELETEPOSITIONREQUEST']._serialized_end=1556
+  _globals['_DELETEPOSITIONRESPONSE']._serialized_start=1558
+  _globals['_DELETEPOSITIONRESPONSE']._serialized_end=1582
+  _globals['_ASSIGNPOSITIONREQUEST']._serialized_start=1585
+  _globals['_ASSIGNPOSITIONREQUEST']._serialized_end=1969
+  _globals['_POSITIONSERVICE']._serialized_start=1972
+  _globals['_POSITIONSERVICE']._serialized_end=2513
 # @@protoc_insertion_point(module_scope)

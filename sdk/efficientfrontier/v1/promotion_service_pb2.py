@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from efficientfrontier.v1 import access_pb2 as efficientfrontier_dot_v1_dot_access__pb2
 from efficientfrontier.v1 import book_pb2 as efficientfrontier_dot_v1_dot_book__pb2
 from efficientfrontier.v1 import portfolio_service_pb2 as efficientfrontier_dot_v1_dot_portfolio__service__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,efficientfrontier/v1/promotion_service.proto\x12\x14\x65\x66\x66icientfrontier.v1\x1a\x1f\x65\x66\x66icientfrontier/v1/book.proto\x1a,efficientfrontier/v1/portfolio_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x05\n\x08\x44\x65\x63ision\x12\x1f\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\tR\ndecisionId\x12#\n\rstrategy_name\x18\x02 \x01(\tR\x0cstrategyName\x12.\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x12\n\x04rule\x18\x04 \x01(\tR\x04rule\x12<\n\tfrom_mode\x18\x05 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x08\x66romMode\x12\x38\n\x07to_mode\x18\x06 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x06toMode\x12@\n\x07outcome\x18\x07 \x01(\x0e\x32&.efficientfrontier.v1.Decision.OutcomeR\x07outcome\x12\x43\n\x08\x65vidence\x18\x08 \x03(\x0b\x32\'.efficientfrontier.v1.Decision.EvidenceR\x08\x65vidence\x12\x16\n\x06reason\x18\t \x01(\tR\x06reason\x12T\n\x0erequested_mode\x18\n \x01(\x0e\x32-.efficientfrontier.v1.Portfolio.RequestedModeR\rrequestedMode\x1a\x66\n\x08\x45vidence\x12\x16\n\x06\x66igure\x18\x01 \x01(\tR\x06\x66igure\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n\x06wanted\x18\x03 \x01(\tR\x06wanted\x12\x14\n\x05holds\x18\x04 \x01(\x08R\x05holds\"P\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\t\n\x05STAYS\x10\x01\x12\x0b\n\x07\x43HANGED\x10\x02\x12\x14\n\x10WAITS_UNTIL_FLAT\x10\x03\"\xb0\x01\n\x14ListDecisionsRequest\x12I\n\rstrategy_name\x18\x01 \x01(\tB(\xbaH%r#2!^([A-Za-z][A-Za-z0-9_.-]{0,63})?$R\x08strategy\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"}\n\x15ListDecisionsResponse\x12<\n\tdecisions\x18\x01 \x03(\x0b\x32\x1e.efficientfrontier.v1.DecisionR\tdecisions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"c\n\x15ReviewStrategyRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName2\x9e\x02\n\x10PromotionService\x12|\n\rListDecisions\x12*.efficientfrontier.v1.ListDecisionsRequest\x1a+.efficientfrontier.v1.ListDecisionsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/decisions\x12\x8b\x01\n\x0eReviewStrategy\x12+.efficientfrontier.v1.ReviewStrategyRequest\x1a\x1e.efficientfrontier.v1.Decision\",\x82\xd3\xe4\x93\x02&\"!/portfolio/{strategy_name}:review:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,efficientfrontier/v1/promotion_service.proto\x12\x14\x65\x66\x66icientfrontier.v1\x1a!efficientfrontier/v1/access.proto\x1a\x1f\x65\x66\x66icientfrontier/v1/book.proto\x1a,efficientfrontier/v1/portfolio_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x05\n\x08\x44\x65\x63ision\x12\x1f\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\tR\ndecisionId\x12#\n\rstrategy_name\x18\x02 \x01(\tR\x0cstrategyName\x12.\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x12\n\x04rule\x18\x04 \x01(\tR\x04rule\x12<\n\tfrom_mode\x18\x05 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x08\x66romMode\x12\x38\n\x07to_mode\x18\x06 \x01(\x0e\x32\x1f.efficientfrontier.v1.Book.ModeR\x06toMode\x12@\n\x07outcome\x18\x07 \x01(\x0e\x32&.efficientfrontier.v1.Decision.OutcomeR\x07outcome\x12\x43\n\x08\x65vidence\x18\x08 \x03(\x0b\x32\'.efficientfrontier.v1.Decision.EvidenceR\x08\x65vidence\x12\x16\n\x06reason\x18\t \x01(\tR\x06reason\x12T\n\x0erequested_mode\x18\n \x01(\x0e\x32-.efficientfrontier.v1.Portfolio.RequestedModeR\rrequestedMode\x1a\x66\n\x08\x45vidence\x12\x16\n\x06\x66igure\x18\x01 \x01(\tR\x06\x66igure\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n\x06wanted\x18\x03 \x01(\tR\x06wanted\x12\x14\n\x05holds\x18\x04 \x01(\x08R\x05holds\"P\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\t\n\x05STAYS\x10\x01\x12\x0b\n\x07\x43HANGED\x10\x02\x12\x14\n\x10WAITS_UNTIL_FLAT\x10\x03\"\xb0\x01\n\x14ListDecisionsRequest\x12I\n\rstrategy_name\x18\x01 \x01(\tB(\xbaH%r#2!^([A-Za-z][A-Za-z0-9_.-]{0,63})?$R\x08strategy\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"}\n\x15ListDecisionsResponse\x12<\n\tdecisions\x18\x01 \x03(\x0b\x32\x1e.efficientfrontier.v1.DecisionR\tdecisions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"c\n\x15ReviewStrategyRequest\x12J\n\rstrategy_name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_.-]{0,63}$R\x0cstrategyName2\xa7\x02\n\x10PromotionService\x12\x80\x01\n\rListDecisions\x12*.efficientfrontier.v1.ListDecisionsRequest\x1a+.efficientfrontier.v1.ListDecisionsResponse\"\x16\xa8\x80\x19\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/decisions\x12\x8f\x01\n\x0eReviewStrategy\x12+.efficientfrontier.v1.ReviewStrategyRequest\x1a\x1e.efficientfrontier.v1.Decision\"0\xa8\x80\x19\x03\x82\xd3\xe4\x93\x02&\"!/portfolio/{strategy_name}:review:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,21 +45,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVIEWSTRATEGYREQUEST'].fields_by_name['strategy_name']._loaded_options = None
   _globals['_REVIEWSTRATEGYREQUEST'].fields_by_name['strategy_name']._serialized_options = b'\272H\"r 2\036^[A-Za-z][A-Za-z0-9_.-]{0,63}$'
   _globals['_PROMOTIONSERVICE'].methods_by_name['ListDecisions']._loaded_options = None
-  _globals['_PROMOTIONSERVICE'].methods_by_name['ListDecisions']._serialized_options = b'\202\323\344\223\002\014\022\n/decisions'
+  _globals['_PROMOTIONSERVICE'].methods_by_name['ListDecisions']._serialized_options = b'\250\200\031\001\202\323\344\223\002\014\022\n/decisions'
   _globals['_PROMOTIONSERVICE'].methods_by_name['ReviewStrategy']._loaded_options = None
-  _globals['_PROMOTIONSERVICE'].methods_by_name['ReviewStrategy']._serialized_options = b'\202\323\344\223\002&\"!/portfolio/{strategy_name}:review:\001*'
-  _globals['_DECISION']._serialized_start=213
-  _globals['_DECISION']._serialized_end=912
-  _globals['_DECISION_EVIDENCE']._serialized_start=728
-  _globals['_DECISION_EVIDENCE']._serialized_end=830
-  _globals['_DECISION_OUTCOME']._serialized_start=832
-  _globals['_DECISION_OUTCOME']._serialized_end=912
-  _globals['_LISTDECISIONSREQUEST']._serialized_start=915
-  _globals['_LISTDECISIONSREQUEST']._serialized_end=1091
-  _globals['_LISTDECISIONSRESPONSE']._serialized_start=1093
-  _globals['_LISTDECISIONSRESPONSE']._serialized_end=1218
-  _globals['_REVIEWSTRATEGYREQUEST']._serialized_start=1220
-  _globals['_REVIEWSTRATEGYREQUEST']._serialized_end=1319
-  _globals['_PROMOTIONSERVICE']._serialized_start=1322
-  _globals['_PROMOTIONSERVICE']._serialized_end=1608
+  _globals['_PROMOTIONSERVICE'].methods_by_name['ReviewStrategy']._serialized_options = b'\250\200\031\003\202\323\344\223\002&\"!/portfolio/{strategy_name}:review:\001*'
+  _globals['_DECISION']._serialized_start=248
+  _globals['_DECISION']._serialized_end=947
+  _globals['_DECISION_EVIDENCE']._serialized_start=763
+  _globals['_DECISION_EVIDENCE']._serialized_end=865
+  _globals['_DECISION_OUTCOME']._serialized_start=867
+  _globals['_DECISION_OUTCOME']._serialized_end=947
+  _globals['_LISTDECISIONSREQUEST']._serialized_start=950
+  _globals['_LISTDECISIONSREQUEST']._serialized_end=1126
+  _globals['_LISTDECISIONSRESPONSE']._serialized_start=1128
+  _globals['_LISTDECISIONSRESPONSE']._serialized_end=1253
+  _globals['_REVIEWSTRATEGYREQUEST']._serialized_start=1255
+  _globals['_REVIEWSTRATEGYREQUEST']._serialized_end=1354
+  _globals['_PROMOTIONSERVICE']._serialized_start=1357
+  _globals['_PROMOTIONSERVICE']._serialized_end=1652
 # @@protoc_insertion_point(module_scope)

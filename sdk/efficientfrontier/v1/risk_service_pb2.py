@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from efficientfrontier.v1 import access_pb2 as efficientfrontier_dot_v1_dot_access__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'efficientfrontier/v1/risk_service.proto\x12\x14\x65\x66\x66icientfrontier.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x05\n\x06Limits\x12?\n\x0cmax_drawdown\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x0bmaxDrawdown\x88\x01\x01\x12\x42\n\x0emax_daily_loss\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x0cmaxDailyLoss\x88\x01\x01\x12\x44\n\x0fmax_order_value\x18\x03 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\xa2\x94\x1amB!\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\rmaxOrderValue\x88\x01\x01\x12\x43\n\x15max_orders_per_minute\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x01H\x03R\x12maxOrdersPerMinute\x88\x01\x01\x12\x43\n\x0fmax_price_age_s\x18\x05 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A!\x00\x00\x00\x00\x00\x00\x00\x00H\x04R\x0cmaxPriceAgeS\x88\x01\x01\x12\x42\n\x0emax_price_jump\x18\x06 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x05R\x0cmaxPriceJump\x88\x01\x01\x12\x35\n\x07lease_s\x18\x07 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\xd0\x12\x63\x41!\x00\x00\x00\x00\x00\x00\x00\x00H\x06R\x06leaseS\x88\x01\x01\x12O\n\non_silence\x18\x08 \x01(\x0e\x32&.efficientfrontier.v1.Limits.OnSilenceB\x08\xbaH\x05\x82\x01\x02\x10\x01R\tonSilence\">\n\tOnSilence\x12\x1a\n\x16ON_SILENCE_UNSPECIFIED\x10\x00\x12\x08\n\x04HOLD\x10\x01\x12\x0b\n\x07\x46LATTEN\x10\x02\x42\x0f\n\r_max_drawdownB\x11\n\x0f_max_daily_lossB\x12\n\x10_max_order_valueB\x18\n\x16_max_orders_per_minuteB\x12\n\x10_max_price_age_sB\x11\n\x0f_max_price_jumpB\n\n\x08_lease_s\"k\n\x0eStrategyLimits\x12#\n\rstrategy_name\x18\x01 \x01(\tR\x0cstrategyName\x12\x34\n\x06limits\x18\x02 \x01(\x0b\x32\x1c.efficientfrontier.v1.LimitsR\x06limits\"\x13\n\x11ListLimitsRequest\"R\n\x12ListLimitsResponse\x12<\n\x06limits\x18\x01 \x03(\x0b\x32$.efficientfrontier.v1.StrategyLimitsR\x06limits\"\xd6\x01\n\x10SetLimitsRequest\x12M\n\rstrategy_name\x18\x01 \x01(\tB(\xbaH%r#2!^([A-Za-z][A-Za-z0-9_.-]{0,63})?$R\x0cstrategyName\x12\x34\n\x06limits\x18\x02 \x01(\x0b\x32\x1c.efficientfrontier.v1.LimitsR\x06limits\x12=\n\nrequest_id\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"\x9d\x01\n\x14HaltPortfolioRequest\x12,\n\x06reason\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$R\x06reason\x12\x18\n\x07\x66latten\x18\x02 \x01(\x08R\x07\x66latten\x12=\n\nrequest_id\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"W\n\x16ResumePortfolioRequest\x12=\n\nrequest_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"\x9d\x01\n\x0ePortfolioState\x12\x16\n\x06halted\x18\x01 \x01(\x08R\x06halted\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1e\n\nstrategies\x18\x03 \x01(\x05R\nstrategies\x12;\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xc7\x02\n\tRiskEvent\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12#\n\rstrategy_name\x18\x02 \x01(\tR\x0cstrategyName\x12\x38\n\x04kind\x18\x03 \x01(\x0e\x32$.efficientfrontier.v1.RiskEvent.KindR\x04kind\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12\x14\n\x05\x61\x63tor\x18\x05 \x01(\tR\x05\x61\x63tor\x12.\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\"b\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04HALT\x10\x01\x12\n\n\x06RESUME\x10\x02\x12\x0b\n\x07\x46LATTEN\x10\x03\x12\n\n\x06SILENT\x10\x04\x12\t\n\x05HEARD\x10\x05\x12\n\n\x06LIMITS\x10\x06\"\xb1\x01\n\x15ListRiskEventsRequest\x12I\n\rstrategy_name\x18\x01 \x01(\tB(\xbaH%r#2!^([A-Za-z][A-Za-z0-9_.-]{0,63})?$R\x08strategy\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"y\n\x16ListRiskEventsResponse\x12\x37\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.efficientfrontier.v1.RiskEventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x81\x05\n\x0bRiskService\x12u\n\nListLimits\x12\'.efficientfrontier.v1.ListLimitsRequest\x1a(.efficientfrontier.v1.ListLimitsResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/risk/limits\x12r\n\tSetLimits\x12&.efficientfrontier.v1.SetLimitsRequest\x1a$.efficientfrontier.v1.StrategyLimits\"\x17\x82\xd3\xe4\x93\x02\x11\"\x0c/risk/limits:\x01*\x12}\n\rHaltPortfolio\x12*.efficientfrontier.v1.HaltPortfolioRequest\x1a$.efficientfrontier.v1.PortfolioState\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/portfolio:halt:\x01*\x12\x83\x01\n\x0fResumePortfolio\x12,.efficientfrontier.v1.ResumePortfolioRequest\x1a$.efficientfrontier.v1.PortfolioState\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/portfolio:resume:\x01*\x12\x81\x01\n\x0eListRiskEvents\x12+.efficientfrontier.v1.ListRiskEventsRequest\x1a,.efficientfrontier.v1.ListRiskEventsResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/risk/eventsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'efficientfrontier/v1/risk_service.proto\x12\x14\x65\x66\x66icientfrontier.v1\x1a!efficientfrontier/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x05\n\x06Limits\x12?\n\x0cmax_drawdown\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x0bmaxDrawdown\x88\x01\x01\x12\x42\n\x0emax_daily_loss\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x0cmaxDailyLoss\x88\x01\x01\x12\x44\n\x0fmax_order_value\x18\x03 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\xa2\x94\x1amB!\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\rmaxOrderValue\x88\x01\x01\x12\x43\n\x15max_orders_per_minute\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x01H\x03R\x12maxOrdersPerMinute\x88\x01\x01\x12\x43\n\x0fmax_price_age_s\x18\x05 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A!\x00\x00\x00\x00\x00\x00\x00\x00H\x04R\x0cmaxPriceAgeS\x88\x01\x01\x12\x42\n\x0emax_price_jump\x18\x06 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x05R\x0cmaxPriceJump\x88\x01\x01\x12\x35\n\x07lease_s\x18\x07 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\xd0\x12\x63\x41!\x00\x00\x00\x00\x00\x00\x00\x00H\x06R\x06leaseS\x88\x01\x01\x12O\n\non_silence\x18\x08 \x01(\x0e\x32&.efficientfrontier.v1.Limits.OnSilenceB\x08\xbaH\x05\x82\x01\x02\x10\x01R\tonSilence\">\n\tOnSilence\x12\x1a\n\x16ON_SILENCE_UNSPECIFIED\x10\x00\x12\x08\n\x04HOLD\x10\x01\x12\x0b\n\x07\x46LATTEN\x10\x02\x42\x0f\n\r_max_drawdownB\x11\n\x0f_max_daily_lossB\x12\n\x10_max_order_valueB\x18\n\x16_max_orders_per_minuteB\x12\n\x10_max_price_age_sB\x11\n\x0f_max_price_jumpB\n\n\x08_lease_s\"k\n\x0eStrategyLimits\x12#\n\rstrategy_name\x18\x01 \x01(\tR\x0cstrategyName\x12\x34\n\x06limits\x18\x02 \x01(\x0b\x32\x1c.efficientfrontier.v1.LimitsR\x06limits\"\x13\n\x11ListLimitsRequest\"R\n\x12ListLimitsResponse\x12<\n\x06limits\x18\x01 \x03(\x0b\x32$.efficientfrontier.v1.StrategyLimitsR\x06limits\"\xd6\x01\n\x10SetLimitsRequest\x12M\n\rstrategy_name\x18\x01 \x01(\tB(\xbaH%r#2!^([A-Za-z][A-Za-z0-9_.-]{0,63})?$R\x0cstrategyName\x12\x34\n\x06limits\x18\x02 \x01(\x0b\x32\x1c.efficientfrontier.v1.LimitsR\x06limits\x12=\n\nrequest_id\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"\x9d\x01\n\x14HaltPortfolioRequest\x12,\n\x06reason\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$R\x06reason\x12\x18\n\x07\x66latten\x18\x02 \x01(\x08R\x07\x66latten\x12=\n\nrequest_id\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"W\n\x16ResumePortfolioRequest\x12=\n\nrequest_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{0,64}$R\trequestId\"\x9d\x01\n\x0ePortfolioState\x12\x16\n\x06halted\x18\x01 \x01(\x08R\x06halted\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1e\n\nstrategies\x18\x03 \x01(\x05R\nstrategies\x12;\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xc7\x02\n\tRiskEvent\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12#\n\rstrategy_name\x18\x02 \x01(\tR\x0cstrategyName\x12\x38\n\x04kind\x18\x03 \x01(\x0e\x32$.efficientfrontier.v1.RiskEvent.KindR\x04kind\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12\x14\n\x05\x61\x63tor\x18\x05 \x01(\tR\x05\x61\x63tor\x12.\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\"b\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04HALT\x10\x01\x12\n\n\x06RESUME\x10\x02\x12\x0b\n\x07\x46LATTEN\x10\x03\x12\n\n\x06SILENT\x10\x04\x12\t\n\x05HEARD\x10\x05\x12\n\n\x06LIMITS\x10\x06\"\xb1\x01\n\x15ListRiskEventsRequest\x12I\n\rstrategy_name\x18\x01 \x01(\tB(\xbaH%r#2!^([A-Za-z][A-Za-z0-9_.-]{0,63})?$R\x08strategy\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"y\n\x16ListRiskEventsResponse\x12\x37\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.efficientfrontier.v1.RiskEventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x96\x05\n\x0bRiskService\x12y\n\nListLimits\x12\'.efficientfrontier.v1.ListLimitsRequest\x1a(.efficientfrontier.v1.ListLimitsResponse\"\x18\xa8\x80\x19\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/risk/limits\x12v\n\tSetLimits\x12&.efficientfrontier.v1.SetLimitsRequest\x1a$.efficientfrontier.v1.StrategyLimits\"\x1b\xa8\x80\x19\x03\x82\xd3\xe4\x93\x02\x11\"\x0c/risk/limits:\x01*\x12\x81\x01\n\rHaltPortfolio\x12*.efficientfrontier.v1.HaltPortfolioRequest\x1a$.efficientfrontier.v1.PortfolioState\"\x1e\xa8\x80\x19\x03\x82\xd3\xe4\x93\x02\x14\"\x0f/portfolio:halt:\x01*\x12\x87\x01\n\x0fResumePortfolio\x12,.efficientfrontier.v1.ResumePortfolioRequest\x1a$.efficientfrontier.v1.PortfolioState\" \xa8\x80\x19\x03\x82\xd3\xe4\x93\x02\x16\"\x11/portfolio:resume:\x01*\x12\x85\x01\n\x0eListRiskEvents\x12+.efficientfrontier.v1.ListRiskEventsRequest\x1a,.efficientfrontier.v1.ListRiskEventsResponse\"\x18\xa8\x80\x19\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/risk/eventsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,41 +67,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTRISKEVENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTRISKEVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_RISKSERVICE'].methods_by_name['ListLimits']._loaded_options = None
-  _globals['_RISKSERVICE'].methods_by_name['ListLimits']._serialized_options = b'\202\323\344\223\002\016\022\014/risk/limits'
+  _globals['_RISKSERVICE'].methods_by_name['ListLimits']._serialized_options = b'\250\200\031\001\202\323\344\223\002\016\022\014/risk/limits'
   _globals['_RISKSERVICE'].methods_by_name['SetLimits']._loaded_options = None
-  _globals['_RISKSERVICE'].methods_by_name['SetLimits']._serialized_options = b'\202\323\344\223\002\021\"\014/risk/limits:\001*'
+  _globals['_RISKSERVICE'].methods_by_name['SetLimits']._serialized_options = b'\250\200\031\003\202\323\344\223\002\021\"\014/risk/limits:\001*'
   _globals['_RISKSERVICE'].methods_by_name['HaltPortfolio']._loaded_options = None
-  _globals['_RISKSERVICE'].methods_by_name['HaltPortfolio']._serialized_options = b'\202\323\344\223\002\024\"\017/portfolio:halt:\001*'
+  _globals['_RISKSERVICE'].methods_by_name['HaltPortfolio']._serialized_options = b'\250\200\031\003\202\323\344\223\002\024\"\017/portfolio:halt:\001*'
   _globals['_RISKSERVICE'].methods_by_name['ResumePortfolio']._loaded_options = None
-  _globals['_RISKSERVICE'].methods_by_name['ResumePortfolio']._serialized_options = b'\202\323\344\223\002\026\"\021/portfolio:resume:\001*'
+  _globals['_RISKSERVICE'].methods_by_name['ResumePortfolio']._serialized_options = b'\250\200\031\003\202\323\344\223\002\026\"\021/portfolio:resume:\001*'
   _globals['_RISKSERVICE'].methods_by_name['ListRiskEvents']._loaded_options = None
-  _globals['_RISKSERVICE'].methods_by_name['ListRiskEvents']._serialized_options = b'\202\323\344\223\002\016\022\014/risk/events'
-  _globals['_LIMITS']._serialized_start=129
-  _globals['_LIMITS']._serialized_end=879
-  _globals['_LIMITS_ONSILENCE']._serialized_start=684
-  _globals['_LIMITS_ONSILENCE']._serialized_end=746
-  _globals['_STRATEGYLIMITS']._serialized_start=881
-  _globals['_STRATEGYLIMITS']._serialized_end=988
-  _globals['_LISTLIMITSREQUEST']._serialized_start=990
-  _globals['_LISTLIMITSREQUEST']._serialized_end=1009
-  _globals['_LISTLIMITSRESPONSE']._serialized_start=1011
-  _globals['_LISTLIMITSRESPONSE']._serialized_end=1093
-  _globals['_SETLIMITSREQUEST']._serialized_start=1096
-  _globals['_SETLIMITSREQUEST']._serialized_end=1310
-  _globals['_HALTPORTFOLIOREQUEST']._serialized_start=1313
-  _globals['_HALTPORTFOLIOREQUEST']._serialized_end=1470
-  _globals['_RESUMEPORTFOLIOREQUEST']._serialized_start=1472
-  _globals['_RESUMEPORTFOLIOREQUEST']._serialized_end=1559
-  _globals['_PORTFOLIOSTATE']._serialized_start=1562
-  _globals['_PORTFOLIOSTATE']._serialized_end=1719
-  _globals['_RISKEVENT']._serialized_start=1722
-  _globals['_RISKEVENT']._serialized_end=2049
-  _globals['_RISKEVENT_KIND']._serialized_start=1951
-  _globals['_RISKEVENT_KIND']._serialized_end=2049
-  _globals['_LISTRISKEVENTSREQUEST']._serialized_start=2052
-  _globals['_LISTRISKEVENTSREQUEST']._serialized_end=2229
-  _globals['_LISTRISKEVENTSRESPONSE']._serialized_start=2231
-  _globals['_LISTRISKEVENTSRESPONSE']._serialized_end=2352
-  _globals['_RISKSERVICE']._serialized_start=2355
-  _globals['_RISKSERVICE']._serialized_end=2996
+  _globals['_RISKSERVICE'].methods_by_name['ListRiskEvents']._serialized_options = b'\250\200\031\001\202\323\344\223\002\016\022\014/risk/events'
+  _globals['_LIMITS']._serialized_start=164
+  _globals['_LIMITS']._serialized_end=914
+  _globals['_LIMITS_ONSILENCE']._serialized_start=719
+  _globals['_LIMITS_ONSILENCE']._serialized_end=781
+  _globals['_STRATEGYLIMITS']._serialized_start=916
+  _globals['_STRATEGYLIMITS']._serialized_end=1023
+  _globals['_LISTLIMITSREQUEST']._serialized_start=1025
+  _globals['_LISTLIMITSREQUEST']._serialized_end=1044
+  _globals['_LISTLIMITSRESPONSE']._serialized_start=1046
+  _globals['_LISTLIMITSRESPONSE']._serialized_end=1128
+  _globals['_SETLIMITSREQUEST']._serialized_start=1131
+  _globals['_SETLIMITSREQUEST']._serialized_end=1345
+  _globals['_HALTPORTFOLIOREQUEST']._serialized_start=1348
+  _globals['_HALTPORTFOLIOREQUEST']._serialized_end=1505
+  _globals['_RESUMEPORTFOLIOREQUEST']._serialized_start=1507
+  _globals['_RESUMEPORTFOLIOREQUEST']._serialized_end=1594
+  _globals['_PORTFOLIOSTATE']._serialized_start=1597
+  _globals['_PORTFOLIOSTATE']._serialized_end=1754
+  _globals['_RISKEVENT']._serialized_start=1757
+  _globals['_RISKEVENT']._serialized_end=2084
+  _globals['_RISKEVENT_KIND']._serialized_start=1986
+  _globals['_RISKEVENT_KIND']._serialized_end=2084
+  _globals['_LISTRISKEVENTSREQUEST']._serialized_start=2087
+  _globals['_LISTRISKEVENTSREQUEST']._serialized_end=2264
+  _globals['_LISTRISKEVENTSRESPONSE']._serialized_start=2266
+  _globals['_LISTRISKEVENTSRESPONSE']._serialized_end=2387
+  _globals['_RISKSERVICE']._serialized_start=2390
+  _globals['_RISKSERVICE']._serialized_end=3052
 # @@protoc_insertion_point(module_scope)
