@@ -1,7 +1,8 @@
 """Runs one strategy by its name, as in `python -m services.strategy spxl`.
 
-The name is the strategy's own (IncredibleLeverage_SPXL) or its end (spxl), in any case. What the
-strategy's file sets can be set otherwise by an option or by the environment variable beside it.
+The name is the strategy's own (IncredibleLeverage_SPXL) or its end (spxl), in any case; without one
+it is that of STRATEGY. What the strategy's file sets can be set otherwise by an option or by the
+environment variable beside it.
 """
 
 import argparse
@@ -53,7 +54,12 @@ def find(name: str) -> type[AboveAverage] | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m services.strategy")
-    parser.add_argument("name", nargs="?", help="such as spxl or IncredibleLeverage_SPXL")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        default=os.environ.get("STRATEGY"),
+        help="such as spxl or IncredibleLeverage_SPXL (STRATEGY)",
+    )
     parser.add_argument("--list", action="store_true", help="print every strategy's name")
     for option, what in (
         ("--symbol", "the symbol to follow (SYMBOL)"),
