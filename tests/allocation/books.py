@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
-from sqlalchemy.ext.asyncio import create_async_engine
-
 from services.portfolio.domain.order import Mode
+from services.portfolio.storage.address import Address
 from services.portfolio.storage.curves import Connection
-from services.portfolio.storage.database import parse_url
+from services.portfolio.storage.database import Database
 from services.portfolio.storage.tables import metadata, valuations
 
 MONDAY = date(2024, 1, 1)
@@ -22,7 +21,7 @@ def session(number: int) -> date:
 
 async def make_tables(database_url: str) -> None:
     """Makes the router's tables in an empty database."""
-    engine = create_async_engine(parse_url(database_url))
+    engine = Database(Address(database_url)).engine
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
     await engine.dispose()

@@ -90,7 +90,7 @@ class Desk:
         self.plan = plan
         self.reads = PostgresReads(database)
         self.broker_reads = PostgresBrokerReads(database)
-        self.feed = PostgresFeed(database.url)
+        self.feed = PostgresFeed(database.address)
         self.lookout = Lookout(self.broker_reads, self.feed, _now, Mode.LIVE)
         live = LiveBroker(self.lookout.seen, Decimal("0.02"))
         brokers: dict[Mode, Broker] = {Mode.PAPER: PaperBroker(), Mode.LIVE: live}
@@ -110,7 +110,7 @@ class Desk:
         )
         sender = Sender(
             line,
-            PostgresBaton(self._database.url),
+            PostgresBaton(self._database.address),
             self.writer,
             Funding(self.writer, PostgresPromotionReads(self._database), CASH),
             self.feed,
@@ -178,7 +178,7 @@ class Desk:
 
     async def assign(self, order: Order, broker_order_id: int) -> None:
         """What a sender commits just before it sends an order. None may be running."""
-        baton = PostgresBaton(self._database.url)
+        baton = PostgresBaton(self._database.address)
         assert await baton.take()
         assert await baton.assign(CLIENT_ID, {order.order_id: broker_order_id}) == {order.order_id}
         await baton.drop()

@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 
 from services.portfolio.domain.book import RequestedMode, State
+from services.portfolio.domain.mutation import Mutation
 from services.portfolio.domain.order import Order, Status
 from services.portfolio.domain.position import Position
-from services.portfolio.ports import Changes, OrderFilter, PositionFilter, PriceMark
+from services.portfolio.ports import (
+    Changes,
+    MutationFilter,
+    OrderFilter,
+    PositionFilter,
+    PriceMark,
+)
 from services.portfolio.views import InvestedView, PositionView
 from tests.ledger.amounts import exactly
 from tests.ledger.values import d, half_even, new_id
@@ -40,6 +47,12 @@ ORDER_FILTERS = [
 ]
 
 
+def mutation(actor: str, strategy_name: str) -> Mutation:
+    """A change that was asked for."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    return Mutation(new_id(), at(1), actor, "BuyAll", strategy_name, "about", "req-1", trace)
+
+
 def mark(name: str, symbol: str, price: str | int, seconds: float) -> PriceMark:
     """A price that a strategy saw."""
     return PriceMark(name, symbol, d(price), at(seconds))
@@ -47,6 +60,30 @@ def mark(name: str, symbol: str, price: str | int, seconds: float) -> PriceMark:
 
 class ReadsContract:
     """Reads of any store."""
+
+    async def test_mutations_read_back_newest_first_by_filter_and_page(self, store: Store) -> None:
+        ledger, reads = store.ledger, store.reads
+        assert await reads.mutations(MutationFilter(), None, 10) == []
+        made = [
+            mutation(actor, name)
+            for actor, name in product(("strategy/A", "operator/alice", "router"), ("A", "B", ""))
+        ]
+        first = opened("A")
+        first.mutations.extend(made[:5])
+        second = opened("B")
+        second.mutations.extend(made[5:])
+        await save(ledger, first, second)
+        for name, actor in product((None, "A", "Nobody"), (None, "operator/alice", "operator")):
+            wanted = [
+                each
+                for each in reversed(made)
+                if name in (None, each.strategy_name) and actor in (None, each.actor)
+            ]
+            which = MutationFilter(name, actor)
+            assert await reads.mutations(which, None, 10) == wanted
+            for place, each in enumerate(wanted):
+                rest = await reads.mutations(which, each.mutation_id, 2)
+                assert rest == wanted[place + 1 : place + 3]
 
     async def test_what_does_not_exist_is_absent(self, store: Store) -> None:
         reads = store.reads

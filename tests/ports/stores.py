@@ -41,7 +41,8 @@ from tests.support.database import fresh_database, psql
 IMPLEMENTATIONS = ("memory", "postgresql")
 EMPTY = """
 TRUNCATE strategies, requests, acknowledgements, broker_ids, broker_weather, broker_account,
-         broker_positions, risk_events, portfolio_state, allocation_policy, plans CASCADE
+         broker_positions, risk_events, portfolio_state, allocation_policy, plans,
+         mutations CASCADE
 """
 
 
@@ -126,11 +127,11 @@ def memory_store() -> Store:
 async def postgresql_store(url: str) -> AsyncIterator[Store]:
     """A store on the database, as a router has it."""
     database = await Database.connect(url)
-    feed = PostgresFeed(database.url)
+    feed = PostgresFeed(database.address)
     batons: list[PostgresBaton] = []
 
     def new_baton() -> Baton:
-        batons.append(PostgresBaton(database.url))
+        batons.append(PostgresBaton(database.address))
         return batons[-1]
 
     async def cut() -> None:

@@ -5,8 +5,8 @@ import pytest
 
 from services.portfolio.live.ports import OutvotedError
 from services.portfolio.ports import Changes, UnavailableError
+from services.portfolio.storage.address import Address
 from services.portfolio.storage.baton import PostgresBaton
-from services.portfolio.storage.database import parse_url
 from tests.ports.baton_contract import CLIENT, WEATHER, BatonContract, holder, intended
 from tests.ports.line import Line
 from tests.ports.makers import save
@@ -69,7 +69,7 @@ async def test_an_id_below_a_mark_that_was_put_back_is_refused_all_the_same(
 
 async def test_a_database_that_is_away_is_told_and_never_waited_for(migrated_url: str) -> None:
     with Line(migrated_url) as line:
-        baton, other = PostgresBaton(parse_url(line.url)), PostgresBaton(parse_url(migrated_url))
+        baton, other = PostgresBaton(Address(line.url)), PostgresBaton(Address(migrated_url))
         try:
             assert await baton.take()
             line.cut()

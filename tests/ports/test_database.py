@@ -8,7 +8,6 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Connection, UniqueConstraint
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.portfolio.ports import (
     Needs,
@@ -17,12 +16,8 @@ from services.portfolio.ports import (
     StorageConflictError,
     UnavailableError,
 )
-from services.portfolio.storage.database import (
-    BadDatabaseUrlError,
-    Database,
-    parse_url,
-    translated,
-)
+from services.portfolio.storage.address import Address, BadDatabaseUrlError
+from services.portfolio.storage.database import Database, translated
 from services.portfolio.storage.ledger import PostgresLedger
 from services.portfolio.storage.reads import PostgresReads
 from services.portfolio.storage.tables import metadata
@@ -139,6 +134,10 @@ BROKEN = {
     "valuations_strategy_name_mode_fk": VALUE.format(name="'Nobody'", kind="'CLOSE'", flow=0),
     "valuations_kind_ck": VALUE.format(name="'A'", kind="'GUESS'", flow=0),
     "valuations_close_of_session_ck": VALUE.format(name="'A'", kind="'CLOSE'", flow=1),
+    "mutations_pk": (
+        "WITH one AS (SELECT gen_random_uuid() AS id) INSERT INTO mutations"
+        " SELECT id, now(), '', '', '', '', '', '' FROM one, generate_series(1, 2)"
+    ),
     "risk_events_pk": (
         "INSERT INTO risk_events"
         " SELECT '00000000-0000-0000-0000-000000000001'::uuid, '', 'HALT', '', '', now()"
@@ -202,7 +201,7 @@ async def test_a_live_book_may_owe_cash(saved: str) -> None:
 
 
 async def test_the_migrations_make_the_tables(migrated_url: str) -> None:
-    engine = create_async_engine(parse_url(migrated_url))
+    engine = Database(Address(migrated_url)).engine
 
     def differences(connection: Connection) -> list[object]:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -226,7 +225,7 @@ async def test_replicas_that_start_together_migrate_once(database_url: str) -> N
     for database in databases:
         await database.close()
     assert [row[0] for row in await run_sql(database_url, "SELECT * FROM alembic_version")] == [
-        "0005"
+        "0006"
     ]
 
 

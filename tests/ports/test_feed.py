@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from services.portfolio.ports import UnavailableError
-from services.portfolio.storage.database import parse_url
+from services.portfolio.storage.address import Address
 from services.portfolio.storage.feed import PostgresFeed
 from tests.ports.feed_contract import FeedContract
 from tests.ports.line import Line
@@ -19,7 +19,7 @@ async def test_a_feed_that_begins_before_its_database_connects_once_it_is_there(
 ) -> None:
     with Line(migrated_url) as line:
         line.cut()
-        feed = PostgresFeed(parse_url(line.url))
+        feed = PostgresFeed(Address(line.url))
         try:
             line.mend()
             async with asyncio.timeout(20), feed.subscribe() as events:
@@ -37,7 +37,7 @@ async def test_a_feed_without_a_database_says_so(
     monkeypatch.setattr("services.portfolio.storage.feed.CONNECT_TIMEOUT_S", 0.3)
     with Line(migrated_url) as line:
         line.cut()
-        feed = PostgresFeed(parse_url(line.url))
+        feed = PostgresFeed(Address(line.url))
         try:
             with pytest.raises(UnavailableError, match="Call again"):
                 async with feed.subscribe():
@@ -47,7 +47,7 @@ async def test_a_feed_without_a_database_says_so(
 
 
 async def test_stopping_the_feed_ends_every_watch(migrated_url: str) -> None:
-    feed = PostgresFeed(parse_url(migrated_url))
+    feed = PostgresFeed(Address(migrated_url))
     async with feed.subscribe() as events:
         await feed.stop()
         with pytest.raises(UnavailableError):
@@ -58,7 +58,7 @@ async def test_a_watch_that_begins_when_the_feed_has_stopped_ends_at_once(
     migrated_url: str,
 ) -> None:
     # A router that drains stops its feed first. A watcher who comes later must be told.
-    feed = PostgresFeed(parse_url(migrated_url))
+    feed = PostgresFeed(Address(migrated_url))
     async with feed.subscribe():
         pass  # it listens
     await feed.stop()

@@ -7,11 +7,11 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.portfolio.domain.order import Fill, FillKind
 from services.portfolio.ports import Needs
-from services.portfolio.storage.database import MIGRATIONS, Database, parse_url
+from services.portfolio.storage.address import Address
+from services.portfolio.storage.database import MIGRATIONS, Database
 from services.portfolio.storage.ledger import PostgresLedger
 from services.portfolio.storage.reads import PostgresReads
 from tests.ledger.values import d, new_id
@@ -120,7 +120,7 @@ async def migrate(url: str, revision: str, *, back: bool = False) -> None:
         config.attributes["connection"] = connection
         (command.downgrade if back else command.upgrade)(config, revision)
 
-    engine = create_async_engine(parse_url(url))
+    engine = Database(Address(url)).engine
     try:
         async with engine.connect() as connection:
             await connection.run_sync(run)

@@ -11,9 +11,9 @@ from services.portfolio.allocation.limits import Vector
 from services.portfolio.allocation.policies import Problem, solve
 from services.portfolio.allocation.request import Answer, Question, Request
 from services.portfolio.domain.capital import Bound
+from services.portfolio.storage.address import Address
 from services.portfolio.storage.curves import Curves, read_curves
 
-CONNECT_TIMEOUT_S = 5.0
 SETTINGS = {
     "application_name": "efficientfrontier-portfolio-optimiser",
     "default_transaction_read_only": "on",
@@ -36,9 +36,7 @@ def answer(question: Question) -> Answer:
 
 async def _read(question: Question) -> Curves:
     request = question.request
-    connection = await asyncpg.connect(
-        question.database_url, timeout=CONNECT_TIMEOUT_S, server_settings=SETTINGS
-    )
+    connection = await Address(question.database_url).connect(SETTINGS)
     try:
         return await read_curves(
             connection, request.mode, list(request.current), request.policy.lookback_days

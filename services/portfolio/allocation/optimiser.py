@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import structlog
+from prometheus_client import Histogram
 from pydantic import TypeAdapter, ValidationError
 
 from services.portfolio.allocation.request import Answer, Question, Request, Solution
@@ -14,6 +15,12 @@ WORKER = "services.portfolio.allocation.worker"
 ROOT = Path(__file__).parents[3]  # where `services` is found
 TIMEOUT_S = 120.0
 COMPLAINT_CHARACTERS = 4000
+
+SECONDS = Histogram(
+    "portfolio_optimiser_seconds",
+    "From the question to the answer, or to the end of the process.",
+    buckets=(0.5, 1, 2, 5, 10, 20, 30, 60, 120),
+)
 
 log = structlog.get_logger()
 
@@ -40,7 +47,8 @@ class Optimiser:
                 "An allocation is being computed, and there is one at a time. Try again after it.",
             )
         async with self._turn:
-            answer = await self._ask(request)
+            with SECONDS.time():
+                answer = await self._ask(request)
         if answer.solution is None:
             raise UnavailableError(answer.reason, answer.message)
         return answer.solution

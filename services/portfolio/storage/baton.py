@@ -9,19 +9,18 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
-from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
 import structlog
-from sqlalchemy.engine import URL
 
 from services.portfolio.domain.executions import COMMISSION
 from services.portfolio.domain.reconciliation import Reconciliation
 from services.portfolio.domain.weather import Weather
 from services.portfolio.live.ports import Intent, OutvotedError
 from services.portfolio.ports import StorageConflictError, UnavailableError
-from services.portfolio.storage.database import SERVER_SETTINGS, dsn, translated
+from services.portfolio.storage.address import Address, Session
+from services.portfolio.storage.database import SERVER_SETTINGS, translated
 from services.portfolio.storage.notices import BROKER_NOTICE, CHANNEL
 from services.portfolio.storage.rows import json_rows, order_of
 from services.portfolio.storage.statements import ACKNOWLEDGED, ORDER_COLUMNS
@@ -139,14 +138,13 @@ SELECT symbol, sum(quantity) FROM positions WHERE mode = 'LIVE' AND quantity > 0
 """
 
 log = structlog.get_logger()
-Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 class PostgresBaton:
     """The baton on PostgreSQL: a session-level advisory lock."""
 
-    def __init__(self, url: URL) -> None:
-        self._dsn = dsn(url)
+    def __init__(self, address: Address) -> None:
+        self._address = address
         self._session: Session | None = None
         self._is_ours = False
         self._turns = asyncio.Lock()  # a session does one thing at a time
@@ -286,7 +284,7 @@ class PostgresBaton:
     async def _connected(self) -> Session:
         """The session to ask for the lock on."""
         if self._session is None or self._session.is_closed():
-            self._session = await asyncpg.connect(self._dsn, server_settings=SETTINGS)
+            self._session = await self._address.connect(SETTINGS, timeout_s=TAKE_WITHIN_S)
         return self._session
 
     @asynccontextmanager

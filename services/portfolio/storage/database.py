@@ -1,8 +1,8 @@
-"""The connection to PostgreSQL: the address, the pool, the migrations, and what its errors mean."""
+"""The connections to PostgreSQL: the pool, the engine, the migrations, and what errors mean."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,52 +10,45 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from services.portfolio.ports import StorageConflictError, UnavailableError
+from services.portfolio.ports import LockedError, StorageConflictError, UnavailableError
+from services.portfolio.storage.address import (
+    AWAY,
+    CONNECT_TIMEOUT_S,
+    Address,
+    Session,
+    UnreachableError,
+    why,
+)
+from services.portfolio.storage.engine_check import check_engine
 
 POOL_SIZE = 8  # more gained nothing where this was measured
-CONNECT_TIMEOUT_S = 5.0
+# A commit may wait for a synchronous standby, which no timeout of the server's bounds: then callers
+# are told so, a little before the SDK gives up (5 s).
+COMMIT_WITHIN_S = 4.0
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 7_205_311_118  # any number, the same in every replica
 SERVER_SETTINGS = {
     "application_name": "efficientfrontier-portfolio",
     # Bounds on everything: a statement, a wait for a lock, a transaction whose router has gone.
     "statement_timeout": "30s",
-    "lock_timeout": "10s",
+    # Shorter than COMMIT_WITHIN_S: a commit that waits for a lock (NOTIFY takes one) is known not
+    # to have been made.
+    "lock_timeout": "3s",
     "idle_in_transaction_session_timeout": "15s",
 }
 
-# Serialization failures, deadlocks, lock timeouts and violated constraints: the transaction is
+# Serialization failures, deadlocks and violated constraints: the transaction is
 # rolled back whole and may be run again, command by command.
 CONFLICTS = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
-    asyncpg.LockNotAvailableError,
     asyncpg.IntegrityConstraintViolationError,
 )
-# The server is away, starting, stopping, full, read-only, or the connection broke.
-AWAY = (
-    OSError,  # TimeoutError included
-    EOFError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InternalClientError,
-)
-
 
 PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-
-
-class BadDatabaseUrlError(Exception):
-    """DATABASE_URL cannot be used; the message says why, without the password."""
 
 
 @contextmanager
@@ -63,6 +56,8 @@ def translated() -> Iterator[None]:
     """Turns the driver's errors into the ports' own; driver text never leaves storage."""
     try:
         yield
+    except asyncpg.LockNotAvailableError as error:
+        raise LockedError(type(error).__name__) from error
     except CONFLICTS as error:
         raise StorageConflictError(type(error).__name__) from error
     except AWAY as error:
@@ -83,51 +78,26 @@ def away(error: BaseException) -> UnavailableError:
     )
 
 
-def parse_url(database_url: str) -> URL:
-    """The address as SQLAlchemy has it, for asyncpg.
-
-    Raises:
-        BadDatabaseUrlError: It is not a PostgreSQL URL.
-    """
-    try:
-        url = make_url(database_url)
-    except ArgumentError:
-        raise BadDatabaseUrlError(
-            "DATABASE_URL is not a URL. It looks like postgresql://user:password@host:5432/name."
-        ) from None
-    if url.get_backend_name() not in ("postgresql", "postgres"):
-        raise BadDatabaseUrlError(
-            f"DATABASE_URL names {url.get_backend_name()}; only postgresql://... is supported."
-        )
-    return url.set(drivername="postgresql+asyncpg")
-
-
 class Database:
     """One router's connections: a pool for hot statements, an engine for all others."""
 
-    def __init__(self, url: URL) -> None:
-        self.url = url
+    def __init__(self, address: Address) -> None:
+        self.address = address
         self.connections = 0  # that the pool has made until now
         self._kept: PooledConnection | None = None  # out of the pool, for the writer
         self.pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
-            dsn(url),
             min_size=1,
             max_size=POOL_SIZE,
-            timeout=CONNECT_TIMEOUT_S,
-            server_settings=SERVER_SETTINGS,
+            connect=self._open,
             init=self._count,
             reset=_leave_as_it_is,
         )
-        # Both connect by the same address: SQLAlchemy would hand asyncpg what the address says of
-        # sslmode and the like as arguments, which it does not take.
         self.engine: AsyncEngine = create_async_engine(
-            url,
+            "postgresql+asyncpg://",
             pool_size=2,
             max_overflow=2,
             pool_pre_ping=True,
-            async_creator=lambda: asyncpg.connect(
-                dsn(url), timeout=CONNECT_TIMEOUT_S, server_settings=SERVER_SETTINGS
-            ),
+            async_creator=self._open,
         )
 
     @classmethod
@@ -135,21 +105,29 @@ class Database:
         """Connects and brings the tables up to date.
 
         Raises:
-            BadDatabaseUrlError: The address is wrong, or the server refuses it.
+            BadDatabaseUrlError: The address is wrong.
+            EngineError: It leads to a database that lacks what the ledger needs.
+            UnreachableError: The server is away, or refuses it.
         """
-        url = parse_url(database_url)
+        address = Address(database_url)
         try:
-            database = cls(url)
+            await check_engine(address)
+            database = cls(address)
             await database.pool
         except (*AWAY, ValueError) as error:
-            shown = url.set(drivername="postgresql").render_as_string(hide_password=True)
-            raise BadDatabaseUrlError(
-                f"DATABASE_URL {shown} cannot be used: {error or type(error).__name__}"
+            raise UnreachableError(
+                f"DATABASE_URL {address.shown} cannot be used: {why(error)}"
             ) from None
         try:
-            await database.migrate()
-        except BaseException:
+            with translated():
+                await database.migrate()
+        except BaseException as error:
             await database.close()
+            if isinstance(error, UnavailableError):
+                raise UnreachableError(
+                    f"DATABASE_URL {address.shown} cannot be used: the database went away while "
+                    "its tables were brought up to date"
+                ) from None
             raise
         return database
 
@@ -168,15 +146,20 @@ class Database:
                 await connection.commit()
                 await connection.invalidate()  # its settings are not for others
 
+    async def _open(self, *_pool: object, **_pools: object) -> Session:
+        """A session for the pool, whose own arguments are asyncpg's defaults, or the engine."""
+        return await self.address.connect(SERVER_SETTINGS)
+
     async def _count(self, _connection: object) -> None:
         self.connections += 1
 
     @asynccontextmanager
     async def hot(self) -> AsyncIterator[PooledConnection]:
         """A pooled connection for hot statements, with its errors translated."""
-        with translated():
+        with _locked_is_away(), translated():
             async with self.pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
-                yield connection
+                with _dropped_if_read_only(connection):
+                    yield connection
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[PooledConnection]:
@@ -193,7 +176,8 @@ class Database:
             if connection is None:
                 connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT_S)
             try:
-                yield connection
+                with _dropped_if_read_only(connection):
+                    yield connection
             finally:
                 if self._kept is None and not connection.is_closed():
                     self._kept = connection
@@ -203,7 +187,10 @@ class Database:
     async def close(self) -> None:
         """Closes every connection; what still runs after 5 s is cut."""
         if self._kept is not None:
-            await self.pool.release(self._kept)
+            # A commit that still waits for a standby keeps it busy; then it is cut instead, which
+            # leaves that commit to the server.
+            with suppress(asyncpg.InterfaceError):
+                await self.pool.release(self._kept)
             self._kept = None
         try:
             async with asyncio.timeout(5):
@@ -217,9 +204,23 @@ async def _leave_as_it_is(_connection: object) -> None:
     """No statement here leaves anything in its session, so a round trip to reset it is saved."""
 
 
-def dsn(url: URL) -> str:
-    """The address as asyncpg has it."""
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+@contextmanager
+def _locked_is_away() -> Iterator[None]:
+    """For single statements, which nobody runs again."""
+    try:
+        yield
+    except LockedError as error:
+        raise away(error) from error
+
+
+@contextmanager
+def _dropped_if_read_only(connection: PooledConnection) -> Iterator[None]:
+    """Ends a session that turns out to take no writes: its server was demoted since."""
+    try:
+        yield
+    except asyncpg.ReadOnlySQLTransactionError:
+        connection.terminate()
+        raise
 
 
 def upgrade(connection: Connection) -> None:

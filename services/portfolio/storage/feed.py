@@ -4,17 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-import asyncpg
 import structlog
-from sqlalchemy.engine import URL
 
 from services.portfolio.ports import LedgerEvent, UnavailableError
-from services.portfolio.storage.database import AWAY, CONNECT_TIMEOUT_S, dsn
+from services.portfolio.storage.address import AWAY, CONNECT_TIMEOUT_S, Address
 from services.portfolio.storage.notices import CHANNEL, event_of
 
 MOST_BEHIND = 1000  # events a slow watcher may lag before it is sent away
 LONGEST_PAUSE_S = 5.0
 PROBE_EVERY_S = 10.0
+SETTINGS = {"application_name": "efficientfrontier-feed"}
 
 log = structlog.get_logger()
 Subscriber = asyncio.Queue[LedgerEvent | None]
@@ -23,8 +22,8 @@ Subscriber = asyncio.Queue[LedgerEvent | None]
 class PostgresFeed:
     """Tells watchers of every commit. Connects on its own, again and again if need be."""
 
-    def __init__(self, url: URL) -> None:
-        self._dsn = dsn(url)
+    def __init__(self, address: Address) -> None:
+        self._address = address
         self._subscribers: set[Subscriber] = set()
         self._listening = asyncio.Event()
         self._task = asyncio.create_task(self._listen_forever(), name="ledger-feed")
@@ -67,7 +66,7 @@ class PostgresFeed:
 
     async def _listen(self) -> None:
         """Listens until the connection breaks."""
-        connection = await asyncpg.connect(self._dsn, timeout=CONNECT_TIMEOUT_S)
+        connection = await self._address.connect(SETTINGS)
         try:
             broken = asyncio.Event()
             connection.add_termination_listener(lambda _: broken.set())
