@@ -7,6 +7,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from SureshotSDK import _tracing
+
 logger = logging.getLogger("SureshotSDK")
 
 
@@ -19,6 +21,8 @@ class EventLog:
     def say(self, event: str, text: str, *, level: int = logging.INFO, **fields: Any) -> None:
         """Logs one line: `text` for people, `event` and `fields` for programs."""
         named = {"event": event, "strategy_name": self._strategy_name, **fields}
+        if trace := _tracing.trace_id():
+            named["trace"] = trace
         logger.log(level, "%s %s", self._strategy_name, text, extra={"text": text, "fields": named})
 
 

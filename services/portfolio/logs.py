@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard error, with the id of the call it belongs to.
+"""Logs: one JSON object a line on standard error, with the call and trace it belongs to.
 
 A line waits up to 50 ms for others, because writing each by itself cost a loaded router as much as
 its domain did: every write gives the interpreter's lock away. Errors, and all that is logged while
@@ -13,6 +13,9 @@ from typing import BinaryIO
 
 import orjson
 import structlog
+from structlog.typing import EventDict
+
+from services.portfolio.caller import CALLER, TRACE_ID, TRACES
 
 LONGEST_WAIT_S = 0.05
 
@@ -59,6 +62,7 @@ def configure_logs(level: str) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            with_call,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(serializer=_line),
@@ -74,6 +78,18 @@ def configure_logs(level: str) -> None:
         format='{"time": "%(asctime)s", "level": "warning", "event": "library", '
         '"logger": "%(name)s", "message": "%(message)s"}',
     )
+
+
+def with_call(_logger: object, _level: str, entry: EventDict) -> EventDict:
+    """Says within whose call, and in which trace, a line is logged."""
+    if trace_id := TRACE_ID.get():
+        entry.setdefault("trace", trace_id)
+    if traces := TRACES.get():
+        entry.setdefault("traces", traces)
+    caller = CALLER.get()
+    if caller.role is not None:  # else anybody, or the router itself
+        entry.setdefault("actor", caller.actor)
+    return entry
 
 
 def _line(entry: dict[str, object], **_: object) -> bytes:

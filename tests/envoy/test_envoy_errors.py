@@ -60,6 +60,7 @@ METHODS = {
     "/allocation:plan": "POST",
     "/allocation:rebalance": "POST",
     "/decisions": "GET",
+    "/mutations": "GET",
     "/pages": "GET",
     "/pages/frontier": "GET",
 }

@@ -48,7 +48,12 @@ def test_on_one_machine_only_addresses_and_the_descriptors_path_differ() -> None
     kubernetes = leaves(yaml.safe_load(SOURCE.read_text()))
     here = leaves(
         envoy_module.render(
-            address="127.0.0.1", port=1, admin_port=2, routers=["127.0.0.1:3", "127.0.0.1:4"]
+            address="127.0.0.1",
+            port=1,
+            admin_port=2,
+            routers=["127.0.0.1:3", "127.0.0.1:4"],
+            metrics_port=5,
+            collector="http://127.0.0.1:6",
         )
     )
 
@@ -60,6 +65,27 @@ def test_on_one_machine_only_addresses_and_the_descriptors_path_differ() -> None
     assert differing == {"address", "port_value", "proto_descriptor", "type"}
     assert len(kubernetes.keys() - here.keys()) == 0
     assert len(here.keys() - kubernetes.keys()) == 2  # the second replica's address and port
+
+
+def test_on_one_machine_metrics_and_traces_are_left_out_unless_asked_for() -> None:
+    asked = envoy_module.render(
+        address="127.0.0.1",
+        port=1,
+        admin_port=2,
+        routers=["127.0.0.1:3"],
+        metrics_port=5,
+        collector="http://127.0.0.1:6",
+    )
+    plain = envoy_module.render(address="127.0.0.1", port=1, admin_port=2, routers=["127.0.0.1:3"])
+
+    left_out = {path for path in leaves(asked).keys() - leaves(plain).keys() if "tracing" in path}
+    assert left_out
+    names = [
+        [one["name"] for one in config["static_resources"][kind]]
+        for config in (asked, plain)
+        for kind in ("listeners", "clusters")
+    ]
+    assert names == [["door", "metrics"], ["router", "admin", "collector"], ["door"], ["router"]]
 
 
 def test_a_second_start_on_a_taken_port_names_the_port_and_the_way_out(

@@ -10,6 +10,7 @@ from efficientfrontier.v1 import (
     allocation_service_pb2,
     broker_service_pb2,
     equity_service_pb2,
+    mutation_service_pb2,
     order_service_pb2,
     page_service_pb2,
     portfolio_service_pb2,
@@ -31,6 +32,7 @@ SERVICES = [
     allocation_service_pb2.DESCRIPTOR.services_by_name["AllocationService"],
     promotion_service_pb2.DESCRIPTOR.services_by_name["PromotionService"],
     page_service_pb2.DESCRIPTOR.services_by_name["PageService"],
+    mutation_service_pb2.DESCRIPTOR.services_by_name["MutationService"],
 ]
 # HTTP method, path, body, the method it reaches, what that gets beside the body.
 UNARY: list[tuple[str, str, dict[str, Any] | None, str, dict[str, Any]]] = [
@@ -147,6 +149,13 @@ UNARY: list[tuple[str, str, dict[str, Any] | None, str, dict[str, Any]]] = [
         {},
         "PromotionService.ReviewStrategy",
         {"strategy_name": "A"},
+    ),
+    (
+        "GET",
+        "/mutations?strategy=A&actor=operator/alice",
+        None,
+        "MutationService.ListMutations",
+        {"strategy_name": "A", "actor": "operator/alice"},
     ),
 ]
 # Path, the method it reaches, the message that its query makes, what the first event holds.

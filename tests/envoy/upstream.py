@@ -30,6 +30,7 @@ from efficientfrontier.v1 import (
     allocation_service_pb2,
     broker_service_pb2,
     equity_service_pb2,
+    mutation_service_pb2,
     order_service_pb2,
     page_service_pb2,
     portfolio_service_pb2,
@@ -50,6 +51,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
         (allocation_service_pb2, "AllocationService"),
         (promotion_service_pb2, "PromotionService"),
         (page_service_pb2, "PageService"),
+        (mutation_service_pb2, "MutationService"),
     )
 )
 PAGE = b"<title>a page</title>"

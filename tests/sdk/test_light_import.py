@@ -27,6 +27,7 @@ for feed in ("replay", "yahoo", "ibkr"):
         print(missing)
 """
 HEAVY = {
+    "opentelemetry",
     "skfolio",
     "pandas",
     "numpy",

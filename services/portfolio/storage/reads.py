@@ -6,31 +6,39 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from prometheus_client import Gauge
 from sqlalchemy import Select, case, func, select, tuple_
 from sqlalchemy.sql.elements import ColumnElement
 
 from services.portfolio.domain.audit import Difference
+from services.portfolio.domain.mutation import Mutation
 from services.portfolio.domain.order import Mode, Order
 from services.portfolio.ports import (
     MarkKey,
+    MutationFilter,
     OrderFilter,
     PositionFilter,
     PositionKey,
     PriceMark,
 )
 from services.portfolio.storage import statements as sql
-from services.portfolio.storage.database import Database, translated
+from services.portfolio.storage.database import COMMIT_WITHIN_S, Database, translated
 from services.portfolio.storage.facts import audit_books
 from services.portfolio.storage.notices import notices
 from services.portfolio.storage.rows import (
     Row,
     json_rows,
+    mutation_of,
     order_of,
     portfolio_view_of,
     position_view_of,
 )
-from services.portfolio.storage.tables import marks, orders, positions, strategies
+from services.portfolio.storage.tables import marks, mutations, orders, positions, strategies
 from services.portfolio.views import InvestedView, PortfolioView, PositionView
+
+# Of this replica alone: Envoy picks the one that answers.
+AUDITED = Gauge("portfolio_audit_timestamp_seconds", "When the last audit was answered; 0: never.")
+DIFFERENCES = Gauge("portfolio_audit_differences", "Figures that the last audit did not confirm.")
 
 
 class PostgresReads:
@@ -85,6 +93,19 @@ class PostgresReads:
         rows = await self._fetch(query)
         return [position_view_of(row) for row in rows]
 
+    async def mutations(
+        self, which: MutationFilter, before: UUID | None, limit: int
+    ) -> list[Mutation]:
+        """The newest mutations older than `before`, newest first."""
+        query = select(mutations).order_by(mutations.c.mutation_id.desc()).limit(limit)
+        if which.strategy_name is not None:
+            query = query.where(mutations.c.strategy_name == which.strategy_name)
+        if which.actor is not None:
+            query = query.where(mutations.c.actor == which.actor)
+        if before is not None:
+            query = query.where(mutations.c.mutation_id < before)
+        return [mutation_of(row) for row in await self._fetch(query)]
+
     async def portfolios(self, names: Collection[str] | None = None) -> list[PortfolioView]:
         """Strategies by name; all of them unless named."""
         async with self._database.hot() as connection:
@@ -113,6 +134,8 @@ class PostgresReads:
                 json_rows(kept),
                 notices({mark.strategy_name for mark in kept}, ()),
                 today,
+                # Cancelled then, it is seen before a standby has it: a price may be lost.
+                timeout=COMMIT_WITHIN_S,
             )
         return {(name, session): kept for name, session, kept, _ in rows}
 
@@ -123,7 +146,10 @@ class PostgresReads:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             await connection.execute("SET LOCAL statement_timeout = 0")
-            return await audit_books(connection)
+            books, differences = await audit_books(connection)
+        AUDITED.set_to_current_time()
+        DIFFERENCES.set(len(differences))
+        return books, differences
 
     async def ping(self) -> None:
         """Returns when the database answers."""
