@@ -24,6 +24,9 @@ INSERT INTO fills (order_id, execution_id, book_version, quantity, price, value,
 VALUES (:order_id, 'paper', :version, 1, 1.0, 1.0, 0, now());
 INSERT INTO cash_entries (strategy_name, mode, book_version, kind, amount, actor, reason, time)
 VALUES (:name, 'PAPER', :version, 'TRADE', -1.0, '', '', now());
+INSERT INTO mutations (mutation_id, create_time, actor, method, strategy_name, subject, request_id,
+                       trace_id)
+VALUES (uuidv7(), now(), 'anonymous', 'BuyAll', :name, :order_id, '', '');
 \if :tells
 SELECT pg_notify('ledger', '{"strategies":["' || :name || '"],"orders":["' || :order_id || '"]}');
 \endif

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from uuid import UUID
@@ -16,7 +17,7 @@ from uuid import UUID
 import structlog
 import uuid_utils.compat
 import uvloop
-from prometheus_client import start_http_server
+from prometheus_client import REGISTRY, start_http_server
 from pydantic import ValidationError
 
 from services.portfolio.allocation.allocator import Allocator
@@ -38,23 +39,32 @@ from services.portfolio.live.ports import LineError
 from services.portfolio.live.sender import Plan, Sender
 from services.portfolio.logs import configure_logs
 from services.portfolio.pictures.gallery import Gallery
-from services.portfolio.ports import Broker
+from services.portfolio.ports import Broker, UnavailableError
 from services.portfolio.promotion.ports import PromotionReads
 from services.portfolio.promotion.reviewer import Reviewer
 from services.portfolio.risk.guardian import Guardian
 from services.portfolio.router import Router
+from services.portfolio.rpc.admission import Admission, Rate
+from services.portfolio.rpc.certificates import server_credentials
+from services.portfolio.rpc.identity import Certificates
 from services.portfolio.rpc.server import AddressTakenError, Server
+from services.portfolio.rpc.tokens import Tokens
+from services.portfolio.rpc.watched import BadFileError
 from services.portfolio.seed import seed
+from services.portfolio.storage.address import Address, BadDatabaseUrlError
 from services.portfolio.storage.allocation import PostgresAllocationReads
 from services.portfolio.storage.baton import PostgresBaton
 from services.portfolio.storage.broker_reads import PostgresBrokerReads
-from services.portfolio.storage.database import BadDatabaseUrlError, Database, dsn, parse_url
+from services.portfolio.storage.database import Database
 from services.portfolio.storage.feed import PostgresFeed
+from services.portfolio.storage.figures import PostgresFigures
 from services.portfolio.storage.history import PostgresHistory
 from services.portfolio.storage.ledger import PostgresLedger
 from services.portfolio.storage.promotion import PostgresPromotionReads
 from services.portfolio.storage.reads import PostgresReads
 from services.portfolio.storage.risk import PostgresRiskReads
+from services.portfolio.telemetry import tracing
+from services.portfolio.telemetry.figures import Figures
 from services.portfolio.writer import Rules, Writer
 
 log = structlog.get_logger()
@@ -67,11 +77,12 @@ class RefusedError(Exception):
 async def serve(settings: Settings) -> None:
     """Runs the router until SIGTERM or SIGINT, then drains and stops it."""
     require_complete(settings)
+    admitted = admission(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     database = await Database.connect(settings.database_url)
-    feed = PostgresFeed(database.url)
+    feed = PostgresFeed(database.address)
     reads = PostgresReads(database)
     trading_mode = Mode(settings.trading_mode)
     broker_reads = PostgresBrokerReads(database)
@@ -99,7 +110,7 @@ async def serve(settings: Settings) -> None:
         reads,
         books,
         broker_reads,
-        Optimiser(dsn(database.url)),
+        Optimiser(database.address.text),
         AllocationRules(now, new_id, trading_mode, settings.capital_of_live),
     )
     router = Router(
@@ -114,9 +125,23 @@ async def serve(settings: Settings) -> None:
         allocator=allocator,
         gallery=Gallery(reads, history, books),
     )
-    server = Server(router, settings.router_address)
+    server = Server(
+        router,
+        settings.router_address,
+        admission=admitted,
+        health_address=settings.health_address,
+    )
+    figures = Figures(
+        PostgresFigures(database),
+        risk_reads,
+        lookout.seen,
+        now,
+        trading_mode=trading_mode,
+        session=session_of(rules.brokers),
+        every_s=settings.metrics_every_s,
+    )
     if settings.metrics_port:
-        start_http_server(settings.metrics_port)
+        serve_metrics(settings.metrics_port, figures)
     await seed(writer, reads, settings.portfolio_capital)
     await follow_modes(writer, promotion_reads, trading_mode, at_once=rule.at_once)
     await server.start()
@@ -126,6 +151,8 @@ async def serve(settings: Settings) -> None:
         asyncio.create_task(Treasurer(writer, books, feed).run(), name="treasurer"),
         asyncio.create_task(Timetable(allocator, books, trading_mode).run(), name="timetable"),
     ]
+    if settings.metrics_port:
+        tasks.append(asyncio.create_task(figures.run(), name="figures"))
     if trading_mode is Mode.LIVE:
         sender = sender_of(settings, writer, promotion_reads, feed)
         tasks.append(asyncio.create_task(sender.run(), name="sender"))
@@ -164,11 +191,6 @@ def require_complete(settings: Settings) -> None:
         raise RefusedError(
             f"TRADING_MODE=LIVE needs {', '.join(missing)}. Set them, or use TRADING_MODE=PAPER."
         )
-    if settings.auth != "none":
-        raise RefusedError(
-            f"AUTH={settings.auth} is not part of this version. AUTH=none says in so many words "
-            "that whoever reaches the router may trade: keep it within a network of your own."
-        )
     if settings.outside_session == "refuse" and find_spec("exchange_calendars") is None:
         raise RefusedError(
             "OUTSIDE_SESSION=refuse needs the exchange's calendar. Install the extra `calendar`: "
@@ -178,6 +200,32 @@ def require_complete(settings: Settings) -> None:
         ib_library.load()
     except LineError as error:
         raise RefusedError(str(error)) from None
+
+
+def admission(settings: Settings) -> Admission:
+    """Who comes in, how often, and the TLS that the router speaks, if any.
+
+    Raises:
+        RefusedError: AUTH needs what is not set.
+        BadFileError: A file that AUTH needs cannot be used.
+    """
+    rate = None if settings.rate_limit is None else Rate(settings.rate_limit)
+    domain = settings.trust_domain
+    if settings.auth == "mtls":
+        if settings.identity_dir is None:
+            raise RefusedError(
+                "AUTH=mtls needs IDENTITY_DIR, the folder with the router's certificate: tls.crt, "
+                "tls.key and ca.crt."
+            )
+        credentials = server_credentials(settings.identity_dir, domain)
+        return Admission(Certificates(domain).identify, rate, credentials)
+    if settings.auth == "token":
+        if settings.token_keys is None:
+            raise RefusedError(
+                "AUTH=token needs TOKEN_KEYS, a JWKS file with the public keys of who signs tokens."
+            )
+        return Admission(Tokens(settings.token_keys, domain).identify, rate)
+    return Admission(None, rate)
 
 
 def require_same_account(settings: Settings, weather: Weather | None) -> None:
@@ -203,6 +251,27 @@ async def brokers(settings: Settings, lookout: Lookout) -> dict[Mode, Broker]:
     return {Mode.PAPER: paper, Mode.LIVE: LiveBroker(lookout.seen, settings.price_buffer, session)}
 
 
+def session_of(given: Mapping[Mode, Broker]) -> Session | None:
+    """The exchange's sessions, if LIVE orders keep to them."""
+    live = given.get(Mode.LIVE)
+    return live.session if isinstance(live, LiveBroker) else None
+
+
+def serve_metrics(port: int, figures: Figures) -> None:
+    """Answers Prometheus, in a thread of its own.
+
+    Raises:
+        RefusedError: The port is taken.
+    """
+    REGISTRY.register(figures)
+    try:
+        start_http_server(port)
+    except OSError as error:
+        raise RefusedError(
+            f"METRICS_PORT {port} cannot be listened on: {error.strerror}. 0 serves no metrics."
+        ) from None
+
+
 def sender_of(
     settings: Settings, writer: Writer, reads: PromotionReads, feed: PostgresFeed
 ) -> Sender:
@@ -222,7 +291,7 @@ def sender_of(
         settings.ibkr_account or "",
         clock=now,
     )
-    baton = PostgresBaton(parse_url(settings.database_url))
+    baton = PostgresBaton(Address(settings.database_url))
     at_once = settings.promotion_rule.at_once
     funding = Funding(writer, reads, settings.capital_of_live, at_once=at_once)
     return Sender(line, baton, writer, funding, feed, plan, now)
@@ -252,10 +321,16 @@ def main() -> None:
     except ValidationError as error:
         sys.exit(f"The router cannot start. {described(error)}.")
     configure_logs(settings.log_level)
+    tracing.start(settings.otel_exporter_otlp_endpoint)
     try:
         uvloop.run(serve(settings))
-    except (BadDatabaseUrlError, AddressTakenError, RefusedError) as error:
+    except (
+        *(BadDatabaseUrlError, AddressTakenError, BadFileError, RefusedError),
+        UnavailableError,  # the database went away before the router served
+    ) as error:
         sys.exit(f"The router cannot start. {error}")
+    finally:
+        tracing.stop()
 
 
 if __name__ == "__main__":

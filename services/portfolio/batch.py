@@ -10,9 +10,11 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
+from services.portfolio.caller import ANONYMOUS, Caller
 from services.portfolio.domain.book import Book, CashEntry, Strategy, mode_to_be, new_book
-from services.portfolio.domain.capital import RESERVE, Plan
+from services.portfolio.domain.capital import RESERVE, AllocationPolicy, Plan
 from services.portfolio.domain.errors import (
+    NotAllowedError,
     NotAStrategyError,
     OrderNotFoundError,
     PlanNotFoundError,
@@ -25,7 +27,7 @@ from services.portfolio.domain.money import LARGEST, ZERO, market_value, per_sha
 from services.portfolio.domain.order import Fill, Mode, Order
 from services.portfolio.domain.position import Position, PositionAdjustment
 from services.portfolio.domain.promotion import Decision
-from services.portfolio.domain.reconciliation import SymbolRow
+from services.portfolio.domain.reconciliation import Acknowledgement, SymbolRow
 from services.portfolio.domain.risk import RiskEvent, RiskEventKind, Whole
 from services.portfolio.domain.valuation import Valuation, ValuationKind, next_valuation
 from services.portfolio.ports import (
@@ -42,14 +44,31 @@ from services.portfolio.ports import (
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What every command of a batch is given from outside."""
+    """What a command is given from outside; all of a batch the same, but for who calls."""
 
     brokers: Mapping[Mode, Broker]
     new_id: NewId
     now: datetime
     trading_mode: Mode = Mode.PAPER
-    actor: str = "anonymous"
+    caller: Caller = ANONYMOUS
     promote_at_once: bool = False  # AUTO counts as promoted
+
+    @property
+    def actor(self) -> str:
+        """Who the facts say it was."""
+        return self.caller.actor
+
+    def require_trader(self, strategy_name: str) -> None:
+        """Checks that the caller may trade as this strategy, whose order it has named by its id.
+
+        Raises:
+            NotAllowedError: It is another strategy, or a reader.
+        """
+        caller = self.caller
+        if not caller.may_trade_as(strategy_name):
+            raise NotAllowedError(
+                caller.actor, f"change an order of {strategy_name}", caller.rights
+            )
 
     def mode_to_be(self, strategy: Strategy) -> Mode:
         """The mode that a strategy is to have."""
@@ -79,6 +98,7 @@ class Batch:
     def __init__(self, snapshot: Snapshot, desk: Desk, *, check_invariants: bool = False) -> None:
         self.desk = desk
         self.changes = Changes()
+        self.touched: list[str] = []  # whose each recorded change is; "" is the whole's
         self._snapshot = snapshot
         self._check_invariants = check_invariants
 
@@ -220,6 +240,7 @@ class Batch:
 
     def record_strategy(self, strategy: Strategy) -> None:
         """Keeps a strategy as it is now."""
+        self.touched.append(strategy.name)
         self.changes.strategies[strategy.name] = strategy
 
     def record_booking(self, booking: Booking) -> None:
@@ -230,6 +251,41 @@ class Batch:
         if booking.event is not None:
             self.changes.order_events.append(booking.event)
         self._record_book(booking.book, booking.cash_entries, symbol=booking.order.symbol)
+
+    def record_intent(self, order: Order) -> None:
+        """Has the broker sent a LIVE order, once it is committed."""
+        self.touched.append(order.strategy_name)
+        self.changes.intents.append(order.order_id)
+
+    def record_cancel_request(self, order: Order) -> None:
+        """Has the broker asked to cancel a LIVE order."""
+        self.touched.append(order.strategy_name)
+        self.changes.cancel_requests.append(order.order_id)
+
+    def record_acknowledgement(self, acknowledgement: Acknowledgement) -> None:
+        """Keeps what an operator said of shares that no strategy has."""
+        self.touched.append("")
+        self.changes.acknowledgements.append(acknowledgement)
+
+    def record_decision(self, decision: Decision) -> None:
+        """Keeps what was decided on a strategy's mode."""
+        self.touched.append(decision.strategy_name)
+        self.changes.decisions.append(decision)
+
+    def record_whole(self, whole: Whole) -> None:
+        """Keeps the portfolio as one as it is now."""
+        self.touched.append("")
+        self.changes.whole = whole
+
+    def record_policy(self, policy: AllocationPolicy) -> None:
+        """Keeps the policy of the allocation."""
+        self.touched.append("")
+        self.changes.policy = policy
+
+    def record_plan(self, plan: Plan) -> None:
+        """Keeps a plan as it is now."""
+        self.touched.append("")
+        self.changes.plans[plan.plan_id] = plan
 
     def record_cash(self, book: Book, entries: tuple[CashEntry, ...]) -> None:
         """Keeps a book whose cash was set, and values it before that."""
@@ -248,6 +304,7 @@ class Batch:
     ) -> None:
         """Keeps what risk control did; without a name it is of the whole."""
         desk = self.desk
+        self.touched.append(strategy_name)
         self.changes.risk_events.append(
             RiskEvent(desk.new_id(), strategy_name, kind, reason, actor or desk.actor, desk.now)
         )
@@ -295,6 +352,7 @@ class Batch:
         """Values a book as it is before a flow, or at the end of its strategy's session."""
         key = (book.strategy_name, book.mode)
         strategy = self.find_strategy(book.strategy_name)
+        self.touched.append(book.strategy_name)
         self.changes.valuations.append(
             next_valuation(
                 self.last_valuation(key),
@@ -330,6 +388,7 @@ class Batch:
         if self._check_invariants:
             before = self.changes.books.get(key) or self._snapshot.books.get(key)
             check_move(before, book, entries, adjustment)
+        self.touched.append(book.strategy_name)
         self.changes.books[key] = book
         self.changes.cash_entries.extend(entries)
         if symbol is not None and symbol in book.positions:

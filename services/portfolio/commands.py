@@ -179,7 +179,8 @@ class UpdateOrderStatus:
     """Change an open order's status by hand.
 
     An order that is at the broker is only asked to be cancelled, and stays as it is until the
-    broker has agreed; what became of one that is UNKNOWN, an operator may report.
+    broker has agreed; what became of one that is UNKNOWN, an operator may report. Only here is it
+    known whose order it is, so only here is the caller held to its own.
     """
 
     order_id: UUID
@@ -191,8 +192,9 @@ class UpdateOrderStatus:
 
     def run(self, batch: Batch) -> Order:  # noqa: D102 - as in Command
         order = batch.order(self.order_id)
-        book = batch.book((order.strategy_name, order.mode))
         desk = batch.desk
+        desk.require_trader(order.strategy_name)
+        book = batch.book((order.strategy_name, order.mode))
         if self.report.status is order.status:
             return order
         # Refuse an illegal change before looking at the figures that came with it.
@@ -200,7 +202,7 @@ class UpdateOrderStatus:
             book, order, self.report.status, self.report.reason, desk.now, desk.actor
         )
         if order.mode is Mode.LIVE and self._is_for_the_broker(order):
-            batch.changes.cancel_requests.append(order.order_id)
+            batch.record_cancel_request(order)
             return order
         execution = ledger.execution_from_report(order, self.report, f"{BY_HAND}{book.version + 1}")
         if execution is None:
@@ -444,7 +446,7 @@ def _place(
     if execution is None:
         booking = ledger.accept(book, ticket, desk.now)
         if strategy.mode is Mode.LIVE:
-            batch.changes.intents.append(ticket.order_id)
+            batch.record_intent(booking.order)
     else:
         held = book.positions.get(symbol)
         position_id = held.position_id if held else desk.new_id()

@@ -1,6 +1,7 @@
 """The router's settings: read once, at start, into one frozen object."""
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -17,6 +18,12 @@ class Settings(BaseSettings):
     database_url: str = Field(description="PostgreSQL: postgresql://user:password@host:5432/name")
     router_address: str = Field("0.0.0.0:50051", description="host:port that gRPC listens on")
     metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus metrics; 0: none")
+    metrics_every_s: float = Field(
+        15.0, gt=0, le=3600, description="between two readings of the ledger for the metrics"
+    )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None, description="OpenTelemetry collector: http://host:4317 (gRPC); none: no traces"
+    )
     trading_mode: Literal["PAPER", "LIVE"] = "PAPER"
     portfolio_capital: Decimal = Field(
         Decimal(100_000), ge=0, le=10**12, description="USD shared among the PAPER books"
@@ -38,6 +45,19 @@ class Settings(BaseSettings):
     ibkr_account: str | None = None
     auth: Literal["none", "mtls", "token"] | None = Field(
         None, description="how callers prove who they are; LIVE wants it spelt out, none included"
+    )
+    trust_domain: str = Field(
+        "efficientfrontier", pattern=r"^[a-z0-9._-]{1,255}$", description="of the names in AUTH"
+    )
+    identity_dir: Path | None = Field(
+        None, description="AUTH=mtls: the folder with tls.crt, tls.key and ca.crt"
+    )
+    token_keys: Path | None = Field(None, description="AUTH=token: a JWKS file of public keys")
+    health_address: str | None = Field(
+        None, description="host:port for health checks alone, without TLS; none: with the rest"
+    )
+    rate_limit: int | None = Field(
+        None, ge=1, le=1_000_000, description="calls a second, of each caller and replica"
     )
     price_buffer: Decimal = Field(
         Decimal("0.02"), ge=0, le=1, description="share of its price that a LIVE buy may cost more"

@@ -12,6 +12,7 @@ from services.portfolio.domain.audit import Difference
 from services.portfolio.domain.book import Book, CashEntry, Strategy
 from services.portfolio.domain.capital import AllocationPolicy, Plan
 from services.portfolio.domain.ledger import Ticket
+from services.portfolio.domain.mutation import Mutation
 from services.portfolio.domain.order import (
     Execution,
     Fill,
@@ -44,6 +45,10 @@ class UnavailableError(Exception):
 
 class StorageConflictError(Exception):
     """The transaction met another one, or a constraint, and was rolled back whole."""
+
+
+class LockedError(StorageConflictError):
+    """Another transaction held what was needed for as long as this one was willing to wait."""
 
 
 class Broker(Protocol):
@@ -135,6 +140,7 @@ class Changes:
     whole: Whole | None = None
     policy: AllocationPolicy | None = None
     plans: dict[UUID, Plan] = field(default_factory=dict)
+    mutations: list[Mutation] = field(default_factory=list)  # who made all of these
 
     def __bool__(self) -> bool:
         return bool(
@@ -205,6 +211,14 @@ class PositionFilter:
     symbol: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class MutationFilter:
+    """Which mutations to list; None means any."""
+
+    strategy_name: str | None = None
+    actor: str | None = None
+
+
 PositionKey = tuple[str, str, Mode]  # strategy, symbol, mode: the order of a position list
 
 
@@ -238,6 +252,11 @@ class Reads(Protocol):
         self, which: PositionFilter, after: PositionKey | None, limit: int
     ) -> list[PositionView]:
         """Open positions after a key, by strategy, symbol and mode; without those of twins."""
+
+    async def mutations(
+        self, which: MutationFilter, before: UUID | None, limit: int
+    ) -> list[Mutation]:
+        """The newest mutations older than `before`, newest first."""
 
     async def portfolios(self, names: Collection[str] | None = None) -> list[PortfolioView]:
         """Strategies by name; all of them unless named."""

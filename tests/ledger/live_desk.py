@@ -11,6 +11,7 @@ import pytest
 
 from services.portfolio.batch import Batch, Desk
 from services.portfolio.brokers.paper import PaperBroker
+from services.portfolio.caller import Caller
 from services.portfolio.commands import Command, CreateOrder, UpsertPortfolio
 from services.portfolio.domain.audit import BookAudit, Difference
 from services.portfolio.domain.book import Book, CashEntry, RequestedMode, Strategy
@@ -25,9 +26,10 @@ from services.portfolio.live.commands import AssignShares, BookExecution
 from services.portfolio.live.gate import LiveBroker
 from services.portfolio.live.ports import Seen
 from services.portfolio.ports import BookKey, Broker, Snapshot
-from tests.ledger.values import LATER, NAME, NOW, d, new_id
+from tests.ledger.values import ACTOR, LATER, NAME, NOW, d, new_id
 
 LIVE = (NAME, Mode.LIVE)
+TESTER = Caller(ACTOR)
 Error = TypeVar("Error", bound=Exception)
 
 
@@ -97,9 +99,7 @@ class LiveDesk:
             self.rows(),
             decisions={decision.strategy_name: decision for decision in self.decisions},
         )
-        desk = Desk(
-            brokers, new_id, LATER, self.trading_mode, "tester", promote_at_once=self.at_once
-        )
+        desk = Desk(brokers, new_id, LATER, self.trading_mode, TESTER, promote_at_once=self.at_once)
         return Batch(snapshot, desk, check_invariants=True)
 
     def take(self, batch: Batch) -> None:

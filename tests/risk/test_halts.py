@@ -90,7 +90,7 @@ async def test_halts_and_resumes_of_a_strategy_are_told(desk: RiskDesk) -> None:
     await desk.resume("A")
     found = await desk.events("A")
     assert [(event.kind, event.reason) for event in found] == [("HALT", "one"), ("RESUME", "")]
-    assert {event.actor for event in found} == {"anonymous"}
+    assert {event.actor for event in found} == {"router"}  # this is no call of anybody's
 
 
 async def test_flatten_sells_all_that_is_held_at_the_price_seen_last(desk: RiskDesk) -> None:

@@ -126,9 +126,10 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     "efficientfrontier" and whose `reason` is one of these words; `metadata` holds the figures.
     Over REST the same error is the JSON object {code, message, details}.
 
-    When several reasons apply, the first of this order is given: credentials and what they allow, too
-    many calls, a request that cannot be read, a field that is wrong, a request_id used before, an unknown strategy, order or position, a halted
-    strategy, and last what the ledger or the broker forbids.
+    When several reasons apply, the first of this order is given: credentials, too many calls, what the
+    caller may do, a request that cannot be read, a field that is wrong, a request_id used before, an
+    unknown strategy, order or position, a halted strategy, and last what the ledger or the broker
+    forbids.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0

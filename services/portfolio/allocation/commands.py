@@ -47,7 +47,7 @@ class SetPolicy:
         return Needs()
 
     def run(self, batch: Batch) -> None:  # noqa: D102 - as in Command
-        batch.changes.policy = replace(self.policy, since=self.since)
+        batch.record_policy(replace(self.policy, since=self.since))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class KeepPlan:
         return Needs()
 
     def run(self, batch: Batch) -> None:  # noqa: D102 - as in Command
-        batch.changes.plans[self.plan.plan_id] = self.plan
+        batch.record_plan(self.plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class CarryOut:
             _open_reserve(batch, plan.mode)
         _book(batch, plan.mode, moves, plan.plan_id)
         carried = _carried_out(batch, plan, moves)
-        batch.changes.plans[plan.plan_id] = carried
+        batch.record_plan(carried)
         return carried
 
 

@@ -35,6 +35,15 @@ class ForbiddenError(LedgerError):
     """The ledger's rules forbid it as things stand."""
 
 
+class NotAllowedError(LedgerError):
+    """The caller's role does not allow it, or it is another strategy's."""
+
+    reason = "NOT_ALLOWED"
+
+    def __init__(self, actor: str, what: str, rights: str) -> None:
+        super().__init__(f"{actor} may not {what}. {rights}", actor=actor)
+
+
 class StrategyNotFoundError(NotFoundError):
     """No strategy has this name."""
 

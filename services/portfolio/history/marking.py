@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from services.portfolio.caller import ROUTER
 from services.portfolio.coalescer import Coalescer
 from services.portfolio.domain.errors import StrategyNotFoundError
 from services.portfolio.history.commands import CloseSession
@@ -49,7 +50,8 @@ class Marking:
             if await self._waiting.submit(marks):
                 return
             session = given or session_at(self._clock())
-            await self._writer.submit(CloseSession(name, session, given is not None))
+            close = CloseSession(name, session, given is not None)
+            await self._writer.submit(close, by=ROUTER)  # the price was reported, not the close
         raise UnavailableError(
             "ROUTER_BUSY",
             f"Sessions of {name} ended {TRIES} times in a row. The prices were not kept; report "

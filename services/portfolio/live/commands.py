@@ -207,7 +207,7 @@ class AssignShares:
 
     def _acknowledge(self, batch: Batch, quantity: Decimal) -> None:
         desk = batch.desk
-        batch.changes.acknowledgements.append(
+        batch.record_acknowledgement(
             Acknowledgement(self.symbol, quantity, desk.actor, self.reason, desk.now)
         )
 

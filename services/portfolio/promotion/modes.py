@@ -47,7 +47,7 @@ class Settled:
         if self.opening:
             batch.record_cash(self.book, self.opening)
         if self.decision is not None:
-            batch.changes.decisions.append(self.decision)
+            batch.record_decision(self.decision)
 
 
 def settled(batch: Batch, wanted: Strategy, verdict: Verdict | None = None) -> Settled:

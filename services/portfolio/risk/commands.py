@@ -61,7 +61,7 @@ class SetLimits:
         else:
             before = batch.whole.limits
             if before != self.limits:
-                batch.changes.whole = replace(batch.whole, limits=self.limits, update_time=now)
+                batch.record_whole(replace(batch.whole, limits=self.limits, update_time=now))
         if before != self.limits:
             batch.record_risk(
                 self.strategy_name, RiskEventKind.LIMITS, _difference(before, self.limits)
@@ -125,9 +125,7 @@ class ResumePortfolio:
     def run(self, batch: Batch) -> WholeView:  # noqa: D102 - as in Command
         if batch.whole.halted:
             now = batch.desk.now
-            batch.changes.whole = replace(
-                batch.whole, halted=False, halt_reason="", update_time=now
-            )
+            batch.record_whole(replace(batch.whole, halted=False, halt_reason="", update_time=now))
             for strategy in batch.strategies():
                 batch.record_strategy(
                     replace(
@@ -275,7 +273,7 @@ def _halt_everything(batch: Batch, reason: str, actor: str = "") -> None:
             batch.record_strategy(replace(strategy, portfolio_halted=True, update_time=now))
     whole = batch.whole
     if not whole.halted or reason not in ("", whole.halt_reason):
-        batch.changes.whole = replace(whole, halted=True, halt_reason=reason, update_time=now)
+        batch.record_whole(replace(whole, halted=True, halt_reason=reason, update_time=now))
         batch.record_risk("", RiskEventKind.HALT, reason, actor)
 
 
@@ -332,7 +330,7 @@ def _cancel(batch: Batch, order: Order) -> str:
     """Cancels an order, or asks the broker to; says so."""
     what = f"{order.side} of {plain_quantity(order.open_quantity)} {order.symbol}"
     if order.mode is Mode.LIVE:
-        batch.changes.cancel_requests.append(order.order_id)
+        batch.record_cancel_request(order)
         return f"cancellation of the {what} requested"
     desk = batch.desk
     book = batch.book((order.strategy_name, order.mode))

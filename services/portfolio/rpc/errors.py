@@ -11,6 +11,7 @@ from services.portfolio.domain.errors import (
     ConflictError,
     ForbiddenError,
     LedgerError,
+    NotAllowedError,
     NotFoundError,
 )
 from services.portfolio.ports import UnavailableError
@@ -19,6 +20,7 @@ DOMAIN = "efficientfrontier"
 DETAILS_KEY = "grpc-status-details-bin"
 
 LEDGER_CODES: tuple[tuple[type[LedgerError], grpc.StatusCode], ...] = (
+    (NotAllowedError, grpc.StatusCode.PERMISSION_DENIED),
     (NotFoundError, grpc.StatusCode.NOT_FOUND),
     (ConflictError, grpc.StatusCode.ALREADY_EXISTS),
     (ForbiddenError, grpc.StatusCode.FAILED_PRECONDITION),
@@ -65,6 +67,44 @@ class InvalidPageTokenError(RequestError):
         return [("page_token", "is not a next_page_token of this list with these filters")]
 
 
+class CallerError(Exception):
+    """The call is refused for who makes it, or how often. Nothing else of it was looked at."""
+
+    reason = "CREDENTIALS_INVALID"
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+    def __init__(self, message: str, **figures: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.figures: Mapping[str, str] = figures
+
+
+class CredentialsMissingError(CallerError):
+    """The call does not say who makes it."""
+
+    reason = "CREDENTIALS_MISSING"
+
+
+class CredentialsInvalidError(CallerError):
+    """What the call says of its caller does not hold."""
+
+
+class RateLimitedError(CallerError):
+    """The caller makes more calls than it may."""
+
+    reason = "RATE_LIMITED"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    def __init__(self, actor: str, calls_a_second: int, wait_s: float) -> None:
+        super().__init__(
+            f"{actor} makes more than the {calls_a_second} calls a second that each caller may. "
+            f"Nothing was written; the next call is taken in {wait_s:g} s.",
+            actor=actor,
+            calls_a_second=str(calls_a_second),
+            retry_after_s=f"{wait_s:g}",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class CallError:
     """What a failed call answers."""
@@ -99,6 +139,8 @@ def call_error(error: Exception, request_id: str) -> CallError:
 
     `request_id` is the id of the call in the logs.
     """
+    if isinstance(error, CallerError):
+        return CallError(error.code, error.reason, error.message, error.figures)
     if isinstance(error, RequestError):
         violations = tuple(error.violations())
         fields = {"field": violations[0][0]} if violations else {}

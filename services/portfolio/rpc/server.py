@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import grpc
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
@@ -13,6 +14,7 @@ from efficientfrontier.v1 import (
     allocation_service_pb2,
     broker_service_pb2,
     equity_service_pb2,
+    mutation_service_pb2,
     order_service_pb2,
     page_service_pb2,
     portfolio_service_pb2,
@@ -25,6 +27,7 @@ from efficientfrontier.v1.allocation_service_pb2_grpc import (
 )
 from efficientfrontier.v1.broker_service_pb2_grpc import add_BrokerServiceServicer_to_server
 from efficientfrontier.v1.equity_service_pb2_grpc import add_EquityServiceServicer_to_server
+from efficientfrontier.v1.mutation_service_pb2_grpc import add_MutationServiceServicer_to_server
 from efficientfrontier.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
 from efficientfrontier.v1.page_service_pb2_grpc import add_PageServiceServicer_to_server
 from efficientfrontier.v1.portfolio_service_pb2_grpc import add_PortfolioServiceServicer_to_server
@@ -34,10 +37,12 @@ from efficientfrontier.v1.risk_service_pb2_grpc import add_RiskServiceServicer_t
 from services.portfolio.domain.weather import BrokerState, Weather
 from services.portfolio.ports import UnavailableError
 from services.portfolio.router import Router
+from services.portfolio.rpc.admission import OPEN, Admission
 from services.portfolio.rpc.allocation_servicer import AllocationServicer
 from services.portfolio.rpc.broker_servicer import BrokerServicer
 from services.portfolio.rpc.equity_servicer import EquityServicer
 from services.portfolio.rpc.guard import Guard
+from services.portfolio.rpc.mutation_servicer import MutationServicer
 from services.portfolio.rpc.order_servicer import OrderServicer
 from services.portfolio.rpc.page_servicer import PageServicer
 from services.portfolio.rpc.portfolio_servicer import PortfolioServicer
@@ -57,6 +62,7 @@ SERVICES = tuple(
         (risk_service_pb2, "RiskService"),
         (allocation_service_pb2, "AllocationService"),
         (page_service_pb2, "PageService"),
+        (mutation_service_pb2, "MutationService"),
     )
 )
 OPTIONS = (
@@ -72,17 +78,35 @@ HEALTH_EVERY_S = 1.0
 BROKER = "broker"  # in health checks: whether new LIVE orders are taken
 
 
+LIVENESS = "liveness"  # whether this process serves, whatever it can reach, and while it drains
+# A connection is made anew once an hour, so that a certificate counts no longer than that once it
+# has ended. Calls and watches under way end where they are.
+CONNECTION_AGE = (("grpc.max_connection_age_ms", 3_600_000),)
+
+
 class AddressTakenError(Exception):
-    """ROUTER_ADDRESS cannot be listened on."""
+    """ROUTER_ADDRESS, or HEALTH_ADDRESS, cannot be listened on."""
 
 
 class Server:
-    """Serves a router."""
+    """Serves a router.
 
-    def __init__(self, router: Router, address: str) -> None:
+    Health and reflection ask nobody who he is. Under TLS they take a certificate of the mesh all
+    the same; probes that have none find the health, alone, on `health_address`.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        address: str,
+        *,
+        admission: Admission = OPEN,
+        health_address: str | None = None,
+    ) -> None:
         self._router = router
-        self._server = aio.server(options=OPTIONS)
-        guard: Any = Guard(self._server)
+        tls = admission.credentials
+        self._server = aio.server(options=(*OPTIONS, *(CONNECTION_AGE if tls else ())))
+        guard: Any = Guard(self._server, admission)
         self._health = health.HealthServicer()
         self._draining = False
         add_OrderServiceServicer_to_server(OrderServicer(router), guard)
@@ -94,6 +118,7 @@ class Server:
         add_RiskServiceServicer_to_server(RiskServicer(router), guard)
         add_AllocationServiceServicer_to_server(AllocationServicer(router), guard)
         add_PageServiceServicer_to_server(PageServicer(router), guard)
+        add_MutationServiceServicer_to_server(MutationServicer(router), guard)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (
             *SERVICES,
@@ -101,18 +126,19 @@ class Server:
             reflection.SERVICE_NAME,
         )
         reflection.enable_server_reflection(names, self._server)
-        try:
-            self.port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise AddressTakenError(
-                f"ROUTER_ADDRESS {address} cannot be listened on: it is taken, or not an address "
-                "of this machine."
-            ) from error
+        self.port = _listen(self._server, "ROUTER_ADDRESS", address, tls)
+        self._probed: aio.Server | None = None
+        if health_address:
+            self._probed = aio.server(options=OPTIONS)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probed)
+            self.health_port = _listen(self._probed, "HEALTH_ADDRESS", health_address, None)
 
     async def start(self) -> None:
         """Serves; healthy from now on, as long as the database answers."""
         await self._server.start()
-        await self._say(serving=True, names=("", *SERVICES))
+        if self._probed is not None:
+            await self._probed.start()
+        await self._say(serving=True, names=("", LIVENESS, *SERVICES))
         self._watches = [
             asyncio.create_task(self._watch_database(), name="health"),
             asyncio.create_task(self._watch_broker(), name="broker-health"),
@@ -126,6 +152,8 @@ class Server:
         await self._say(serving=False, names=("", *SERVICES, BROKER))
         await asyncio.sleep(drain_s)
         await self._server.stop(CALLS_END_WITHIN_S)
+        if self._probed is not None:
+            await self._probed.stop(None)
 
     async def _watch_database(self) -> None:
         """Keeps the health true: a router without its database sends callers to another."""
@@ -152,3 +180,22 @@ class Server:
         now = status.SERVING if serving else status.NOT_SERVING
         for name in names:
             await self._health.set(name, now)
+
+
+def _listen(
+    server: aio.Server, setting: str, address: str, credentials: grpc.ServerCredentials | None
+) -> int:
+    """Has the server listen; the port.
+
+    Raises:
+        AddressTakenError: It cannot.
+    """
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise AddressTakenError(
+            f"{setting} {address} cannot be listened on: it is taken, or not an address of this "
+            "machine."
+        ) from error

@@ -1,5 +1,6 @@
 """The ledger on PostgreSQL: one transaction reads and locks, decides, writes, and tells of it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,9 @@ from uuid import UUID
 
 import asyncpg
 import orjson
+import structlog
+from asyncpg.transaction import Transaction as Block
+from prometheus_client import Histogram
 from pydantic import TypeAdapter
 
 from services.portfolio.domain.book import Book, RequestedMode, State, Strategy
@@ -27,9 +31,10 @@ from services.portfolio.ports import (
     Snapshot,
     StorageConflictError,
     StoredRequest,
+    UnavailableError,
 )
 from services.portfolio.storage import statements as sql
-from services.portfolio.storage.database import Database
+from services.portfolio.storage.database import COMMIT_WITHIN_S, Database
 from services.portfolio.storage.notices import notices
 from services.portfolio.storage.rows import (
     DECISION,
@@ -47,6 +52,7 @@ from services.portfolio.storage.rows import (
     valuation_of,
     whole_of,
 )
+from services.portfolio.telemetry import tracing
 from services.portfolio.views import PortfolioView, PositionView
 
 Row = asyncpg.Record
@@ -57,6 +63,12 @@ STATES = {state.value: state for state in State}
 MOST_KNOWN = 10_000  # books to remember
 ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer)
 RECENT = timedelta(seconds=60)
+COMMIT_SECONDS = Histogram(
+    "portfolio_writer_commit_seconds",
+    "From COMMIT to the database's word that it is durable.",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
+)
+log = structlog.get_logger()
 
 
 class PostgresLedger:
@@ -71,20 +83,73 @@ class PostgresLedger:
         self._database = database
         self._known: dict[BookKey, Book] = {}
         self._known_since = 0  # how many connections had been made
+        self._unconfirmed: asyncio.Task[None] | None = None  # a commit that is still waited for
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["PostgresTransaction"]:
         """A transaction that commits when its block ends well."""
+        self._require_confirmed()
         async with self._database.kept() as connection:
             # A new connection may be to another server, a promoted standby say: forget.
             if self._known_since != self._database.connections or len(self._known) > MOST_KNOWN:
                 self._known_since = self._database.connections
                 self._known = {}
             known = self._known
-            async with connection.transaction():
-                transaction = PostgresTransaction(connection, known)
+            block = connection.transaction()
+            with tracing.step("BEGIN"):
+                await block.start()
+            transaction = PostgresTransaction(connection, known)
+            try:
                 yield transaction
+            except BaseException:
+                with tracing.step("ROLLBACK"):
+                    await block.rollback()
+                raise
+            with tracing.step("COMMIT"), COMMIT_SECONDS.time():
+                await self._commit(block)
             known.update(transaction.seen)  # only now is it true
+
+    async def _commit(self, block: Block) -> None:
+        """Commits; waits no longer than COMMIT_WITHIN_S until it is durable.
+
+        With a synchronous standby that is away, a commit waits until it is back. It goes on waiting
+        when its callers have been told: to cancel it would make it seen before it is durable.
+        """
+        commit = asyncio.create_task(block.commit(), name="commit")
+        done, _ = await asyncio.wait([commit], timeout=COMMIT_WITHIN_S)
+        if not done:
+            self._unconfirmed = commit
+            commit.add_done_callback(_log_end)
+            log.warning("commit_unconfirmed", after_s=COMMIT_WITHIN_S, next="no more are begun")
+            raise UnavailableError(
+                "DATABASE_UNAVAILABLE",
+                f"The database has not confirmed within {COMMIT_WITHIN_S:g} s that the change is "
+                "durable (its synchronous standby may be away). Repeat the call with the same "
+                "request_id to learn whether it was made.",
+            )
+        await commit
+
+    def _require_confirmed(self) -> None:
+        """Lets no transaction begin while the last one's commit waits.
+
+        Raises:
+            UnavailableError: It waits; nothing was written.
+        """
+        if self._unconfirmed is None:
+            return
+        if not self._unconfirmed.done():
+            raise UnavailableError(
+                "DATABASE_UNAVAILABLE",
+                "The database has not confirmed an earlier change yet (its synchronous standby may "
+                "be away). Nothing was written; repeat the call with the same request_id.",
+            )
+        self._unconfirmed = None
+
+
+def _log_end(commit: "asyncio.Task[None]") -> None:
+    """Says how a commit that was waited for has ended after all."""
+    failed = None if commit.cancelled() else commit.exception()
+    log.info("commit_ended", how="confirmed" if failed is None else type(failed).__name__)
 
 
 class PostgresTransaction:
@@ -97,15 +162,26 @@ class PostgresTransaction:
 
     async def load(self, needs: Needs) -> Snapshot:
         """Reads what a batch needs and locks its strategies, in name order."""
-        fetch = self._connection.fetch
         names = set(needs.strategies)
+        with tracing.step("lock"):
+            locked = await self._lock(needs, names)
+        with tracing.step("read"):
+            return await self._read(needs, names, locked)
+
+    async def _lock(self, needs: Needs, names: set[str]) -> Sequence[Row]:
+        """Locks all strategies that a batch needs, and adds those it names in other ways."""
+        fetch = self._connection.fetch
         if needs.everyone:
             await self._connection.execute(sql.LOCK_EVERYONE)
             names |= {row["strategy_name"] for row in await fetch(sql.EVERYONE)}
         if needs.orders or needs.positions:
             owners = await fetch(sql.OWNERS, list(needs.orders), list(needs.positions))
             names |= {row["strategy_name"] for row in owners}
-        locked = await fetch(sql.LOCK, list(names))
+        return await fetch(sql.LOCK, list(names))
+
+    async def _read(self, needs: Needs, names: set[str], locked: Sequence[Row]) -> Snapshot:
+        """What there is of a batch's needs, with its strategies locked."""
+        fetch = self._connection.fetch
         await self._read_books(locked)
         orders: list[Row] = []
         owned: Sequence[Row] = ()
@@ -272,6 +348,7 @@ class PostgresTransaction:
             json_rows(changes.cash_entries),
             json_rows(changes.adjustments),
             json_rows(changes.order_events),
+            json_rows(changes.mutations),
             notices(
                 {*changes.strategies, *(name for name, _ in changes.books)},
                 changes.orders,
@@ -333,13 +410,15 @@ class PostgresTransaction:
 
     async def remember(self, requests: Sequence[StoredRequest]) -> None:
         """Keeps the answers under their request_ids."""
-        await self._connection.fetch(
-            sql.REMEMBER,
-            [request.request_id for request in requests],
-            [request.method for request in requests],
-            [request.fingerprint for request in requests],
-            [ANSWER.dump_json(request.answer).decode() for request in requests],
-        )
+        answers = [ANSWER.dump_json(request.answer).decode() for request in requests]
+        with tracing.step("remember"):
+            await self._connection.fetch(
+                sql.REMEMBER,
+                [request.request_id for request in requests],
+                [request.method for request in requests],
+                [request.fingerprint for request in requests],
+                answers,
+            )
 
 
 def strategy_of(row: Row) -> Strategy:

@@ -20,6 +20,7 @@ from services.portfolio.domain.book import Book, CashEntry, CashKind, State, Str
 from services.portfolio.domain.capital import RESERVE, AllocationPolicy, Plan
 from services.portfolio.domain.executions import COMMISSION
 from services.portfolio.domain.money import ZERO, per_share
+from services.portfolio.domain.mutation import Mutation
 from services.portfolio.domain.order import Fill, FillKind, Mode, Order, OrderEvent, Status
 from services.portfolio.domain.position import Position, PositionAdjustment
 from services.portfolio.domain.promotion import Decision
@@ -34,6 +35,7 @@ from services.portfolio.ports import (
     Clock,
     LedgerEvent,
     MarkKey,
+    MutationFilter,
     Needs,
     OrderFilter,
     PositionFilter,
@@ -85,6 +87,7 @@ class Tables:
     risk_events: dict[UUID, RiskEvent] = field(default_factory=dict)
     decisions: dict[UUID, Decision] = field(default_factory=dict)
     plans: dict[UUID, Plan] = field(default_factory=dict)
+    mutations: dict[UUID, Mutation] = field(default_factory=dict)
     policy: AllocationPolicy | None = None
     whole: Whole = UNTOUCHED
     weather: Weather | None = None
@@ -374,6 +377,8 @@ class MemoryTransaction:
         for decision in changes.decisions:
             _insert(tables.decisions, decision.decision_id, decision)
         tables.plans.update(changes.plans)
+        for mutation in changes.mutations:
+            _insert(tables.mutations, mutation.mutation_id, mutation)
         tables.policy = changes.policy or tables.policy
         tables.whole = changes.whole or tables.whole
         names = {*changes.strategies, *(name for name, _ in changes.books)}
@@ -441,6 +446,19 @@ class MemoryReads:
             and which.symbol in (None, view.symbol)
         ]
         return [view for _, view in sorted(found, key=lambda pair: pair[0])][:limit]
+
+    async def mutations(
+        self, which: MutationFilter, before: UUID | None, limit: int
+    ) -> list[Mutation]:
+        """The newest mutations older than `before`, newest first."""
+        found = [
+            mutation
+            for mutation_id, mutation in sorted(self._ledger.tables.mutations.items(), reverse=True)
+            if (before is None or mutation_id < before)
+            and which.strategy_name in (None, mutation.strategy_name)
+            and which.actor in (None, mutation.actor)
+        ]
+        return found[:limit]
 
     async def portfolios(self, names: Collection[str] | None = None) -> list[PortfolioView]:
         """Strategies by name; all of them unless named."""

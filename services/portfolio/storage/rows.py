@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from services.portfolio.domain.book import RequestedMode, State
 from services.portfolio.domain.capital import AllocationPolicy, Plan
+from services.portfolio.domain.mutation import Mutation
 from services.portfolio.domain.order import Fill, FillKind, Mode, Order, Side, Status
 from services.portfolio.domain.promotion import Decision, Evidence, Outcome
 from services.portfolio.domain.reconciliation import SymbolRow
@@ -71,6 +72,20 @@ def fill_of(row: Row) -> Fill:
         row["commission"],
         row["time"],
         FillKind(row["kind"]),
+    )
+
+
+def mutation_of(row: Row) -> Mutation:
+    """A mutation, from all its columns."""
+    return Mutation(
+        row["mutation_id"],
+        row["create_time"],
+        row["actor"],
+        row["method"],
+        row["strategy_name"],
+        row["subject"],
+        row["request_id"],
+        row["trace_id"],
     )
 
 

@@ -141,8 +141,13 @@ WITH strategy AS (
     INSERT INTO order_events (order_id, book_version, from_status, to_status, reason, actor, time)
     SELECT order_id, book_version, from_status, to_status, reason, actor, time
     FROM json_populate_recordset(NULL::order_events, $8)
+), mutation AS (
+    INSERT INTO mutations (mutation_id, create_time, actor, method, strategy_name, subject,
+                           request_id, trace_id)
+    SELECT mutation_id, create_time, actor, method, strategy_name, subject, request_id, trace_id
+    FROM json_populate_recordset(NULL::mutations, $9)
 )
-SELECT pg_notify('ledger', payload) FROM unnest($9::text[]) AS payload
+SELECT pg_notify('ledger', payload) FROM unnest($10::text[]) AS payload
 """
 
 # What LIVE orders add to a batch, after WRITE. Ids come sorted, so that all lock in one order.

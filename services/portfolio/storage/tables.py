@@ -11,6 +11,8 @@ sender last said and saw, and acknowledgements what operators said of it.
 Judgement: valuations are what books were worth at each close and before each flow; risk_events and
 decisions say what was done and why; portfolio_state and allocation_policy (one row each) hold what
 is of the whole; plans say who gets how much.
+
+mutations say of each change who asked for it.
 """
 
 from sqlalchemy import (
@@ -421,4 +423,20 @@ decisions = Table(
     Column("evidence", JSONB, nullable=False),
     CheckConstraint("outcome IN ('STAYS', 'CHANGED', 'WAITS_UNTIL_FLAT')", name="outcome"),
     Index(None, "strategy_name", "decision_id"),
+)
+
+mutations = Table(
+    "mutations",
+    metadata,
+    Column("mutation_id", Uuid, primary_key=True),
+    Column("create_time", TIME, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("strategy_name", Text, nullable=False),  # empty for several, or the whole
+    Column("subject", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("trace_id", Text, nullable=False),
+    # Ids are UUIDv7, so the key and these give each list newest first.
+    Index(None, "strategy_name", "mutation_id"),
+    Index(None, "actor", "mutation_id"),
 )
