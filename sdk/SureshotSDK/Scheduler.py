@@ -38,15 +38,25 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from efficientfrontier.v1.order_service_pb2 import Order
-from SureshotSDK import _log
+from SureshotSDK import _log, _tracing
 from SureshotSDK._client import PortfolioClient
 from SureshotSDK._clock import Calendar, Clock, ExchangeCalendar, Stop, SystemClock, Ticks
+from SureshotSDK._heartbeat import Heartbeat
 from SureshotSDK._settings import cursor_path, read_settings
-from SureshotSDK.errors import PortfolioError, UnavailableError
+from SureshotSDK.errors import (
+    NotAllowedError,
+    PortfolioError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from SureshotSDK.feeds import ConnectedFeed, PriceFeed, Quote, open_feed
 from SureshotSDK.indicators import SMA
 
 _TRY_AGAIN_AFTER_S = 1.0
+# The router cannot be used now, and a strategy can do nothing about it but go on trying. A new
+# certificate or token counts at once.
+_LOST = (UnavailableError, UnauthenticatedError, NotAllowedError)
+_IDLE_BEAT_S = 60.0
 
 
 class Router(Protocol):
@@ -120,8 +130,9 @@ class Scheduler(ABC):
             self.feed = self._settings.feed
         self._events = _log.EventLog(self.strategy_name)
         self._stop = Stop()
+        self._heart = Heartbeat(self._settings.health_file)
         self._session: date | None = None
-        self._router_lost = False
+        self._lost_because: set[str] = set()
         self._idle_because = ""
         self._unsent_because = ""
 
@@ -138,7 +149,8 @@ class Scheduler(ABC):
         """Buys as many shares of `symbol` as the cash allows, at the feed's latest price of it.
 
         None, and a line in the log: there is no fresh price and nothing was sent, or the router
-        refused. Raises: UnavailableError, which the loop takes care of.
+        refused. Raises: UnavailableError, UnauthenticatedError, NotAllowedError, which the loop
+        takes care of.
         """
         return self._trade("BUY", symbol)
 
@@ -153,7 +165,8 @@ class Scheduler(ABC):
         """Ticks until SIGTERM, SIGINT or stop().
 
         When a recorded history ends it says so and stays, idle; with `stop_at_end` it returns.
-        Raises: ValueError, when the feed or calendar cannot be opened.
+        Raises: ValueError, when the feed, the calendar, HEALTH_FILE, IDENTITY_DIR or TOKEN_FILE
+        cannot be opened.
         """
         _log.configure(as_json=self._settings.log_json)
         ends = self._settings.stop_at_end if stop_at_end is None else stop_at_end
@@ -162,10 +175,11 @@ class Scheduler(ABC):
             try:
                 self._say_started(interval_s)
                 self._tick_until_end(interval_s)
-                if not self._stop and not ends:
-                    self.clock.wait(self._stop, None)
+                if not ends:
+                    self._stay_idle()
             finally:
                 self._close()
+                _tracing.flush()
         self._events.say("stopped", "stopped")
 
     def start(self, *, stop_at_end: bool | None = None) -> None:
@@ -200,6 +214,8 @@ class Scheduler(ABC):
 
     def _open(self) -> float:
         """Opens the feed and the calendar; returns the seconds between two ticks."""
+        self._heart.start()
+        _ = self.portfolio  # reads its certificates or token, and connects with its first call
         _ = self._calendar
         wanted = self._settings.interval_s
         return self.feed.interval_s if wanted is None else wanted
@@ -222,11 +238,12 @@ class Scheduler(ABC):
     def _tick_until_end(self, interval_s: float) -> None:
         ticks = Ticks(self.clock.monotonic(), interval_s)
         while not self._stop:
+            self._beat(interval_s)
             try:
                 if not self._look(ticks.missed):
                     self._say_idle("the price history has ended")
                     return
-            except UnavailableError as away:  # the feed was not advanced: the same price is due
+            except _LOST as away:  # the feed was not advanced: the same price is due
                 self._say_lost(away)
                 self.clock.wait(self._stop, _TRY_AGAIN_AFTER_S)
                 continue
@@ -234,12 +251,25 @@ class Scheduler(ABC):
                 self._say_fault("cannot look at the price", fault)
             self.clock.wait(self._stop, ticks.delay_s(self.clock.monotonic()))
 
+    def _stay_idle(self) -> None:
+        pause_s = _IDLE_BEAT_S if self._heart else None
+        while not self._stop:
+            self._beat(_IDLE_BEAT_S)
+            self.clock.wait(self._stop, pause_s)
+
+    def _beat(self, pause_s: float) -> None:
+        try:
+            self._heart.beat(pause_s)
+        except OSError as fault:  # the health check will tell; trading goes on
+            self._say_fault("cannot say that it is alive", fault)
+
     def _look(self, missed: int) -> bool:
         """One tick, then on to the next price; False when there is none."""
         if self._calendar and not self._calendar.is_open(self.clock.now()):
             self._say_idle("the exchange is closed")
             return True
-        self._tick(missed)
+        with _tracing.tick(self.strategy_name, self.symbol):
+            self._tick(missed)
         return self.feed.advance()
 
     def _tick(self, missed: int) -> None:
@@ -257,7 +287,7 @@ class Scheduler(ABC):
         self._say_tick(quote, held, missed)
         try:
             self.on_data(quote.price)
-        except UnavailableError:
+        except _LOST:
             raise
         except Exception as fault:  # noqa: BLE001 - the strategy's own code may raise anything
             self._say_fault("on_data failed", fault)
@@ -279,8 +309,8 @@ class Scheduler(ABC):
         if held is not None:
             prices[self.positionSymbol] = held.price
         self.portfolio.report_prices(self.strategy_name, prices, session=quote.session)
-        if self._router_lost:
-            self._router_lost = False
+        if self._lost_because:
+            self._lost_because.clear()
             self._events.say("router_back", "the router answers again")
 
     def _trade(self, side: str, symbol: str) -> Order | None:
@@ -291,7 +321,7 @@ class Scheduler(ABC):
         call = self.portfolio.buy_all if side == "BUY" else self.portfolio.sell_all
         try:
             order = call(self.strategy_name, symbol, quote.price)
-        except UnavailableError:
+        except _LOST:
             raise
         except PortfolioError as refused:
             self._say_unsent(f"{side} {symbol}: {refused}", refused.reason)
@@ -344,6 +374,7 @@ class Scheduler(ABC):
             self._events.say("error", text, level=logging.WARNING, error=text, reason=reason)
 
     def _say_fault(self, what: str, fault: Exception) -> None:
+        _tracing.failed(fault)
         text = f"{what}: {type(fault).__name__}: {fault}"
         if not isinstance(fault, PortfolioError):
             where = traceback.extract_tb(fault.__traceback__)[-1]
@@ -351,9 +382,11 @@ class Scheduler(ABC):
         trace = "".join(traceback.format_exception(fault))
         self._events.say("error", text, level=logging.ERROR, error=text, traceback=trace)
 
-    def _say_lost(self, away: UnavailableError) -> None:
-        if not self._router_lost:
-            self._router_lost = True
+    def _say_lost(self, away: PortfolioError) -> None:
+        """Says each reason once: a router that was away may come back and refuse."""
+        reason = away.reason or away.code.name
+        if reason not in self._lost_because:
+            self._lost_because.add(reason)
             text = f"cannot use the router and keeps trying: {away.message}"
             self._events.say("router_lost", text, level=logging.WARNING, reason=away.reason)
 

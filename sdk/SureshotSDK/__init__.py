@@ -15,21 +15,25 @@ from SureshotSDK._client import PortfolioClient
 from SureshotSDK._interface import PortfolioInterface
 from SureshotSDK.errors import (
     InvalidRequestError,
+    NotAllowedError,
     NotFoundError,
     PortfolioError,
     RefusedError,
     RequestIdReusedError,
+    UnauthenticatedError,
     UnavailableError,
 )
 
 __all__ = [
     "AsyncPortfolioClient",
     "InvalidRequestError",
+    "NotAllowedError",
     "NotFoundError",
     "PortfolioClient",
     "PortfolioError",
     "PortfolioInterface",
     "RefusedError",
     "RequestIdReusedError",
+    "UnauthenticatedError",
     "UnavailableError",
 ]

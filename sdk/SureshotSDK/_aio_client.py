@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import date
-from typing import Any, Self, cast
+from pathlib import Path
+from typing import Self, cast
 
 import grpc
 import grpc.aio
@@ -11,11 +12,12 @@ import grpc.aio
 from efficientfrontier.v1.order_service_pb2 import Order
 from efficientfrontier.v1.portfolio_service_pb2 import AuditResponse, Portfolio
 from efficientfrontier.v1.position_service_pb2 import Position
-from SureshotSDK import _calls
+from SureshotSDK import _calls, _tracing
 from SureshotSDK._calls import Answer, Call, ModeWord, Number, SideWord, StatusWord
+from SureshotSDK._credentials import Credentials, Line, Lines
 from SureshotSDK._interface import WATCH_FOR_S
 from SureshotSDK._retry import CHANNEL_OPTIONS, RetryPolicy, router_address
-from SureshotSDK.errors import FailedCall, error_of
+from SureshotSDK.errors import FailedCall, PortfolioError, error_of
 
 
 class AsyncPortfolioClient:
@@ -29,16 +31,23 @@ class AsyncPortfolioClient:
     """
 
     def __init__(
-        self, address: str | None = None, *, deadline_s: float = 5.0, retry_for_s: float = 10.0
+        self,
+        address: str | None = None,
+        *,
+        identity_dir: Path | str | None = None,
+        token_file: Path | str | None = None,
+        deadline_s: float = 5.0,
+        retry_for_s: float = 10.0,
     ) -> None:
         self.address = router_address(address)
         self._retry = RetryPolicy(deadline_s, retry_for_s)
-        self._channel = grpc.aio.insecure_channel(self.address, CHANNEL_OPTIONS)
-        self._methods: dict[str, Any] = {}
+        self._credentials = Credentials(identity_dir, token_file)
+        self._lines = Lines(self._credentials, self._connect)
 
     async def close(self) -> None:
         """Ends the connection. Calls that are under way fail."""
-        await self._channel.close()
+        for channel in self._lines.close():
+            await channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -243,38 +252,57 @@ class AsyncPortfolioClient:
         """Recomputes every book from the recorded facts and reports each difference."""
         return await self._unary(_calls.audit())
 
+    def _connect(self, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+        if credentials is None:
+            return grpc.aio.insecure_channel(self.address, CHANNEL_OPTIONS)
+        return grpc.aio.secure_channel(self.address, credentials, CHANNEL_OPTIONS)
+
     async def _unary(self, call: Call[Answer]) -> Answer:
-        method = self._methods.get(call.method)
-        if method is None:
-            method = self._methods[call.method] = self._channel.unary_unary(
-                call.method, type(call.request).SerializeToString, call.answer.FromString
-            )
+        with _tracing.call(call.method, self.address) as headers:
+            return await self._attempt(call, headers)
+
+    async def _attempt(self, call: Call[Answer], headers: _tracing.Headers) -> Answer:
         clock = asyncio.get_running_loop().time
         started = clock()
         attempt = 0
         while True:
+            line = self._lines.take(after_failure=attempt > 0)
             try:
-                return cast("Answer", await method(call.request, timeout=self._retry.deadline_s))
+                answer = await line.unary(call)(
+                    call.request,
+                    timeout=self._retry.deadline_s,
+                    metadata=(*(self._credentials.metadata or ()), *headers),
+                )
+                return cast("Answer", answer)
             except grpc.RpcError as failed:
-                error = error_of(cast("FailedCall", failed), self.address)
+                error = self._error_of(failed)
                 elapsed_s = clock() - started
                 pause_s = self._retry.pause_s(error, attempt, elapsed_s)
                 if pause_s is None:
                     raise error from failed
+            finally:
+                await self._give_back(line)
+            _tracing.tried(error)
             await asyncio.sleep(pause_s)
             attempt += 1
 
     async def _stream(self, call: Call[Answer], for_s: float) -> AsyncIterator[Answer]:
-        method = self._channel.unary_stream(
-            call.method, type(call.request).SerializeToString, call.answer.FromString
-        )
-        events = method(call.request, timeout=for_s)
+        line = self._lines.take()
+        events = line.stream(call)(call.request, timeout=for_s, metadata=self._credentials.metadata)
         try:
             async for event in events:
                 yield event
         except grpc.RpcError as failed:
-            error = error_of(cast("FailedCall", failed), self.address)
+            error = self._error_of(failed)
             if error.code is not grpc.StatusCode.DEADLINE_EXCEEDED:  # else `for_s` is over
                 raise error from failed
         finally:
             events.cancel()
+            await self._give_back(line)
+
+    async def _give_back(self, line: Line[grpc.aio.Channel]) -> None:
+        for channel in self._lines.give_back(line):
+            await channel.close()
+
+    def _error_of(self, failed: grpc.RpcError) -> PortfolioError:
+        return error_of(cast("FailedCall", failed), self.address, self._credentials.trouble)

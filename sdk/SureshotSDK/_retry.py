@@ -33,13 +33,23 @@ class RetryPolicy:
 
         Every call may be repeated, since reads change nothing and mutations carry a request_id;
         only an UnavailableError is worth it. The pause doubles with each `attempt` (0, 1, ...) and
-        is spread by chance, so that many strategies do not return in one instant.
+        is spread by chance, so that many strategies do not return in one instant. It is no shorter
+        than the router asks for.
         """
         if not isinstance(error, UnavailableError):
             return None
         longest = min(_FIRST_PAUSE_S * 2 ** min(attempt, 16), _LONGEST_PAUSE_S)
         pause = longest * random.uniform(0.5, 1.0)  # noqa: S311 - it guards no secret
+        pause = max(pause, _asked_s(error))
         return pause if elapsed_s + pause <= self.retry_for_s else None
+
+
+def _asked_s(error: PortfolioError) -> float:
+    """Seconds that the router asks to wait (RATE_LIMITED)."""
+    try:
+        return float(error.metadata.get("retry_after_s", 0))
+    except ValueError:
+        return 0
 
 
 def router_address(address: str | None) -> str:

@@ -15,6 +15,9 @@ environment, else from the default:
 | data_dir        |                                 | DATA_DIR          | none: nothing is kept |
 | (of run)        |                                 | STOP_AT_END       | 0: stay, idle         |
 | (how it logs)   |                                 | LOG_FORMAT        | text; or json         |
+| (sign of life)  |                                 | HEALTH_FILE       | none: no file is kept |
+| (who it is)     |                                 | IDENTITY_DIR      | none: no certificate  |
+| (who it is)     |                                 | TOKEN_FILE        | none: no token        |
 
 PRICE_FEED=ibkr needs two more of the environment, and knows a third:
 
@@ -63,6 +66,7 @@ class Settings:
     data_dir: Path | None
     stop_at_end: bool
     log_json: bool
+    health_file: Path | None
 
 
 def read_settings(
@@ -103,6 +107,7 @@ def read_settings(
         data_dir=None if data_dir is None else Path(data_dir),
         stop_at_end=environ.get("STOP_AT_END", "0").lower() in {"1", "true", "yes"},
         log_json=environ.get("LOG_FORMAT") == "json",
+        health_file=Path(kept) if (kept := environ.get("HEALTH_FILE")) else None,
     )
 
 

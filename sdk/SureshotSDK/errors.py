@@ -5,7 +5,7 @@ Every error is a PortfolioError and carries the router's own words: `code` (grpc
 what a caller can do about it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import grpc
@@ -50,6 +50,20 @@ class RefusedError(PortfolioError):
     """The ledger's state forbids it now; `metadata` holds the figures (FAILED_PRECONDITION)."""
 
 
+class UnauthenticatedError(PortfolioError):
+    """The router wants to know who calls, or does not believe it (UNAUTHENTICATED).
+
+    See IDENTITY_DIR and TOKEN_FILE; a certificate or token may have expired.
+    """
+
+
+class NotAllowedError(PortfolioError):
+    """The caller is known, and may not do this (PERMISSION_DENIED).
+
+    A reader may only read, a strategy trade as itself alone.
+    """
+
+
 class UnavailableError(PortfolioError):
     """The router, its database or its broker did not answer, or it is too busy.
 
@@ -70,14 +84,22 @@ class FailedCall(Protocol):
         """The trailers, among them the status details."""
 
 
-def error_of(failed: FailedCall, address: str) -> PortfolioError:
-    """The typed error for a failed RPC to `address`."""
+def error_of(
+    failed: FailedCall, address: str, trouble: Callable[[str, str], str | None] | None = None
+) -> PortfolioError:
+    """The typed error for a failed RPC to `address`.
+
+    `trouble(address, message)` says what of TLS may be wrong when no connection can be made.
+    """
     code, message = failed.code(), failed.details() or ""
     found = _error_info(failed.trailing_metadata() or ())
     if found is not None:
         return typed_error(code, found.reason, message, dict(found.metadata))
     # Without ErrorInfo the router was not reached: grpc itself, or a proxy on the way, answered.
     if code is grpc.StatusCode.UNAVAILABLE:
+        if trouble and (wrong := trouble(address, message)):
+            text = f"No secure connection to {address}: {wrong}. ({message})"
+            return typed_error(code, "NO_SECURE_CONNECTION", text)
         advice = "Start it with `make up`, or set PORTFOLIO_ADDRESS to where it runs."
         text = f"No portfolio router answers at {address} ({message}). {advice}"
         return typed_error(code, "ROUTER_UNAVAILABLE", text)
@@ -91,7 +113,8 @@ def typed_error(
 ) -> PortfolioError:
     """A PortfolioError of the class that belongs to the code and reason."""
     kind = _CLASSES.get(code, PortfolioError)
-    if reason == "ROUTER_BUSY":  # RESOURCE_EXHAUSTED is otherwise final: the message is too large
+    # RESOURCE_EXHAUSTED is otherwise final: the message is too large.
+    if reason in {"ROUTER_BUSY", "RATE_LIMITED"}:
         kind = UnavailableError
     return kind(message, code=code, reason=reason, metadata=metadata)
 
@@ -101,6 +124,8 @@ _CLASSES: dict[grpc.StatusCode, type[PortfolioError]] = {
     grpc.StatusCode.NOT_FOUND: NotFoundError,
     grpc.StatusCode.ALREADY_EXISTS: RequestIdReusedError,
     grpc.StatusCode.FAILED_PRECONDITION: RefusedError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: NotAllowedError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: UnavailableError,
 }

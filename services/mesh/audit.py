@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from services.mesh.access import Access
 from services.mesh.errors import MeshError
 from services.mesh.settings import read_settings
 
@@ -18,8 +19,10 @@ READ_S = 300  # it reads the whole ledger
 def main() -> None:
     """Prints one line a difference, and the verdict."""
     try:
-        answer = read_audit(f"http://localhost:{read_settings().port}/audit")
-    except MeshError as error:
+        access = Access(read_settings())
+        urllib.request.install_opener(access.opener())
+        answer = read_audit(f"{access.url}/audit")
+    except (MeshError, OSError) as error:  # OSError: no certificate or token has been made yet
         sys.exit(str(error))
     for one in answer["differences"]:
         print(
@@ -33,7 +36,7 @@ def main() -> None:
 def read_audit(url: str) -> dict[str, Any]:
     """The router's AuditResponse as JSON."""
     try:
-        with urllib.request.urlopen(url, timeout=READ_S) as answer:  # noqa: S310 (always http)
+        with urllib.request.urlopen(url, timeout=READ_S) as answer:  # noqa: S310 (our own address)
             return dict(json.load(answer))
     except urllib.error.HTTPError as error:
         raise MeshError(f"{url} says: {error.read().decode(errors='replace')}") from None

@@ -15,12 +15,14 @@ from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
+from services.mesh import door_tls
 from services.mesh.child import Child
 from services.mesh.errors import MeshError
-from services.mesh.ports import LOOPBACK
+from services.mesh.ports import LOOPBACK, free_port
 
 SOURCE = Path(__file__).resolve().parents[2] / "envoy" / "envoy.yaml"
 DESCRIPTORS = Path(__file__).resolve().parents[2] / "envoy" / "descriptors.binpb"
@@ -34,6 +36,7 @@ class Envoy:
     Attributes:
         port: where REST, gRPC and grpc-web are served.
         admin_port: Envoy's admin interface, on 127.0.0.1 only.
+        metrics_port: Envoy's figures for Prometheus; None: nowhere.
     """
 
     name = "Envoy"
@@ -48,6 +51,10 @@ class Envoy:
         address: str = LOOPBACK,
         admin_port: int = 0,
         concurrency: int = 1,
+        metrics_port: int | None = None,
+        collector: str | None = None,
+        identity: Path | None = None,
+        trust_domain: str = door_tls.TRUST_DOMAIN,
     ) -> None:
         """Says how it shall run; nothing happens yet.
 
@@ -60,10 +67,36 @@ class Envoy:
             address: the IP address to serve on; "0.0.0.0" for every interface.
             admin_port: 0 takes a free one, known once it serves.
             concurrency: worker threads.
+            metrics_port: where GET /stats/prometheus is served; 0 takes a free one, known once it
+                serves. None: nowhere.
+            collector: where sampled spans go, such as http://localhost:4317. None: no traces.
+            identity: the folder of the door's tls.crt, tls.key and ca.crt: callers and routers then
+                prove who they are (AUTH=mtls). None: no TLS.
+            trust_domain: whose names callers and routers carry, with `identity`.
         """
         self.port = port
+        self.metrics_port = metrics_port
+        if metrics_port is not None:  # that listener must know where the admin interface is
+            admin_port = admin_port or free_port()
         self.admin_port = admin_port
-        self._config = render(address=address, port=port, admin_port=admin_port, routers=routers)
+        self._config = render(
+            address=address,
+            port=port,
+            admin_port=admin_port,
+            routers=routers,
+            metrics_port=metrics_port,
+            collector=collector,
+        )
+        self._files: dict[str, dict[str, Any]] = {}
+        if identity:
+            self._files = door_tls.secrets(identity.resolve())
+            self._config = door_tls.with_mtls(
+                self._config,
+                trust_domain=trust_domain,
+                secrets_at=folder.resolve(),
+                probes_at=socket_address(LOOPBACK, 0),
+            )
+        self._files["envoy.yaml"] = self._config
         self._config_file = folder.resolve() / "envoy.yaml"
         self._admin_file = folder.resolve() / "envoy.admin"
         self._concurrency = concurrency
@@ -85,7 +118,8 @@ class Envoy:
         """
         binary = find_binary()
         self._config_file.parent.mkdir(parents=True, exist_ok=True)
-        self._config_file.write_text(yaml.safe_dump(self._config, sort_keys=False))
+        for name, content in self._files.items():
+            self._config_file.with_name(name).write_text(yaml.safe_dump(content, sort_keys=False))
         validate(binary, self._config_file)
         self._admin_file.unlink(missing_ok=True)
         command = [
@@ -113,8 +147,9 @@ class Envoy:
         while not self._is_serving():
             self._check(deadline, f"start in {timeout_s:g} s")
             time.sleep(POLL_S)
-        _, listeners = self._admin("GET", "/listeners")  # one line a listener: "door::IP:PORT"
-        self.port = int(listeners.strip().rsplit(":", 1)[1])
+        self.port = self._listens_on("door")
+        if self.metrics_port is not None:
+            self.metrics_port = self._listens_on("metrics")
 
     def wait_ready(self, timeout_s: float) -> None:
         """Waits until it serves and a router behind it is healthy.
@@ -170,6 +205,12 @@ class Envoy:
             return self._gauge("cluster.router.membership_healthy") > 0
         return False
 
+    def _listens_on(self, listener: str) -> int:
+        """The port of a listener; a line of each says "NAME::IP:PORT"."""
+        _, lines = self._admin("GET", "/listeners")
+        ports = dict(line.split("::", 1) for line in lines.split())
+        return int(ports[listener].rsplit(":", 1)[1])
+
     def _check(self, deadline: float, what: str) -> None:
         """Raises if Envoy has ended or the deadline has passed."""
         if self.exit_code() is not None:
@@ -222,22 +263,47 @@ def find_binary() -> str:
     return found
 
 
-def render(*, address: str, port: int, admin_port: int, routers: Sequence[str]) -> dict[str, Any]:
+def render(
+    *,
+    address: str,
+    port: int,
+    admin_port: int,
+    routers: Sequence[str],
+    metrics_port: int | None = None,
+    collector: str | None = None,
+) -> dict[str, Any]:
     """The configuration of envoy.yaml with this machine's addresses in it."""
     config: dict[str, Any] = yaml.safe_load(SOURCE.read_text())
-    (listener,) = config["static_resources"]["listeners"]
-    (router,) = config["static_resources"]["clusters"]
-    listener["address"] = socket_address(address, port)
+    resources = config["static_resources"]
+    listeners = {listener["name"]: listener for listener in resources["listeners"]}
+    clusters = {cluster["name"]: cluster for cluster in resources["clusters"]}
+    listeners["door"]["address"] = socket_address(address, port)
     config["admin"]["address"] = socket_address(LOOPBACK, admin_port)
-    transcoder(listener)["proto_descriptor"] = str(DESCRIPTORS)
+    transcoder(listeners["door"])["proto_descriptor"] = str(DESCRIPTORS)
     # The addresses are known, so there is no name to look up.
-    router["type"] = "STATIC"
-    (router_group,) = router["load_assignment"]["endpoints"]
-    router_group["lb_endpoints"] = [
-        {"endpoint": {"address": socket_address(host, int(router_port))}}
-        for host, _, router_port in (replica.rpartition(":") for replica in routers)
-    ]
+    clusters["router"]["type"] = "STATIC"
+    put_endpoints(clusters["router"], routers)
+    if metrics_port is None:
+        del listeners["metrics"], clusters["admin"]
+    else:
+        listeners["metrics"]["address"] = socket_address(address, metrics_port)
+        put_endpoints(clusters["admin"], [f"{LOOPBACK}:{admin_port}"])
+    if collector is None:
+        del door_tls.manager_of(listeners["door"])["tracing"], clusters["collector"]
+    else:
+        put_endpoints(clusters["collector"], [urlsplit(collector).netloc])
+    resources["listeners"] = list(listeners.values())
+    resources["clusters"] = list(clusters.values())
     return config
+
+
+def put_endpoints(cluster: dict[str, Any], endpoints: Sequence[str]) -> None:
+    """Gives a cluster these endpoints, each as "HOST:PORT"."""
+    (group,) = cluster["load_assignment"]["endpoints"]
+    group["lb_endpoints"] = [
+        {"endpoint": {"address": socket_address(host, int(port))}}
+        for host, _, port in (endpoint.rpartition(":") for endpoint in endpoints)
+    ]
 
 
 def socket_address(address: str, port: int) -> dict[str, Any]:

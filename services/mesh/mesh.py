@@ -15,6 +15,7 @@ from decimal import Decimal
 from types import FrameType
 from typing import Any
 
+from services.mesh.access import Access
 from services.mesh.board import (
     Board,
     Broker,
@@ -40,6 +41,7 @@ from services.mesh.watch import Watch
 START_S = 60
 LOOK_S = 0.1
 TRIM_S = 10.0
+RENEW_S = 600.0  # certificates and tokens last for days
 QUEUED_NEWS = 10_000
 
 News = Portfolio | Order | Broker | tuple[str, dict[str, Any]]  # the last: a strategy's log event
@@ -51,7 +53,11 @@ class Mesh:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._logs = settings.data_dir / "logs"
+        self._access = Access(settings)
         self._router_address = f"{LOOPBACK}:{free_port()}"
+        self._health_address = self._router_address
+        if self._access.has_tls:
+            self._health_address = f"{LOOPBACK}:{free_port()}"
         self._news: queue.Queue[News] = queue.Queue(QUEUED_NEWS)
         self._stopping = threading.Event()
         self._starting = False
@@ -63,12 +69,19 @@ class Mesh:
         self._gateway = Gateway(settings, self._logs) if settings.is_rehearsal else None
         self._router = self._make_router()
         self._envoy = Envoy(
-            settings.port, [self._router_address], settings.data_dir / "envoy", self._logs
+            settings.port,
+            [self._router_address],
+            settings.data_dir / "envoy",
+            self._logs,
+            collector=settings.otel_exporter_otlp_endpoint,
+            identity=self._access.door_identity,
+            trust_domain=settings.trust_domain,
         )
         self._strategies = [self._make_strategy(name) for name in settings.strategies]
         is_live = settings.trading_mode == "LIVE"
-        self._watch = Watch(self._router_address, self._tell, live=is_live)
-        self._screen = Screen(Board.of(settings.strategies), settings, self._gateway)
+        self._watch = Watch(self._router_address, self._access, self._tell, live=is_live)
+        board = Board.of(settings.strategies)
+        self._screen = Screen(board, settings, self._access, self._gateway)
 
     def run(self) -> None:
         """Starts everything, keeps it running until a signal comes, and stops everything.
@@ -109,6 +122,7 @@ class Mesh:
         self._starting = True
         try:
             self._screen.say("Starting PostgreSQL, the router and Envoy ...")
+            self._access.keep()
             if self._gateway:  # the first: its folder marks the books as a rehearsal's
                 running.callback(self._gateway.child.stop)
                 self._gateway.start()
@@ -122,7 +136,7 @@ class Mesh:
             self._router.start()
             running.callback(self._envoy.stop)
             self._envoy.start()
-            wait_serving(self._router, self._router_address)
+            wait_serving(self._router, self._health_address)
             self._envoy.wait_ready(START_S)
             running.callback(self._stop_strategies)
             for strategy in self._strategies:
@@ -150,6 +164,7 @@ class Mesh:
             parts.append(self._gateway.child)
         keepers = [Keeper(part, now) for part in parts]
         trim_due = now + TRIM_S
+        renew_due = now + RENEW_S
         with self._screen:
             while not self._stopping.wait(LOOK_S):
                 self._read_news()
@@ -161,7 +176,20 @@ class Mesh:
                     trim_due = now + TRIM_S
                     for keeper in keepers:
                         keeper.part.trim_log()
+                if now >= renew_due:
+                    renew_due = now + RENEW_S
+                    self._renew()
                 self._screen.refresh()
+
+    def _renew(self) -> None:
+        """Keeps certificates and tokens valid; every part reads them again by itself."""
+        try:
+            renewed = self._access.keep()
+        except MeshError as error:
+            self._screen.say(f"Certificates and tokens cannot be renewed: {error}")
+        else:
+            if renewed:
+                self._screen.say(f"Renewed what these show: {', '.join(renewed)}")
 
     def _catch_signals(self) -> None:
         """SIGINT and SIGTERM stop the mesh; so does SIGHUP (a closed terminal) without nohup."""
@@ -185,10 +213,11 @@ class Mesh:
             {
                 "DATABASE_URL": str(url),
                 "ROUTER_ADDRESS": self._router_address,
-                "METRICS_PORT": "0",
+                "METRICS_PORT": str(self._settings.metrics_port),
                 "DRAIN_S": "0",  # nobody calls any more when it stops: Envoy stops first
                 "TRADING_MODE": self._settings.trading_mode,
                 **self._broker_environ,
+                **self._access.router_environ(self._health_address),
             },
         )
 
@@ -199,6 +228,7 @@ class Mesh:
             "DATA_DIR": str(self._settings.data_dir),
             "PRICE_FEED": self._settings.price_feed,
             **self._broker_environ,
+            **self._access.strategy_environ(name),
         }
         if self._settings.interval_s is not None:
             environ["INTERVAL_S"] = f"{self._settings.interval_s:g}"

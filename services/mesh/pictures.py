@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from services.mesh.access import Access
 from services.mesh.errors import MeshError
 from services.mesh.settings import read_settings
 from services.portfolio.domain.capital import RESERVE, RiskReturn
@@ -44,9 +45,11 @@ def main() -> None:
     try:
         settings = read_settings()
         folder = asked.out or settings.data_dir / "pictures"
-        for file in save_pictures(f"http://localhost:{settings.port}", folder):
+        access = Access(settings)
+        urllib.request.install_opener(access.opener())
+        for file in save_pictures(access.url, folder):
             print(file)
-    except MeshError as error:
+    except (MeshError, OSError) as error:  # OSError: no certificate or token has been made yet
         sys.exit(str(error))
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from services.mesh.access import Access
 from services.mesh.board import Board
 from services.mesh.gateway import Gateway
 from services.mesh.settings import Settings
@@ -18,8 +19,11 @@ REFRESH_S = 0.25
 class Screen:
     """Holds the board and shows it. As a context manager, the live view is up meanwhile."""
 
-    def __init__(self, board: Board, settings: Settings, gateway: Gateway | None = None) -> None:
+    def __init__(
+        self, board: Board, settings: Settings, access: Access, gateway: Gateway | None = None
+    ) -> None:
         self.board = board
+        self._access = access
         self._settings = settings
         self._gateway = gateway
         self._console = Console()
@@ -49,7 +53,8 @@ class Screen:
 
     def say_ready(self) -> None:
         """Says where everything is, and what the prices are."""
-        for line in (f"Ready: {self._address}/portfolio answers.", *self._footer()):
+        ready = f"Ready: {self._access.url}/portfolio answers."
+        for line in (ready, *self._access.how_to_call(), *self._footer()):
             print(line, flush=True)
 
     def refresh(self) -> None:
@@ -58,17 +63,13 @@ class Screen:
             self._shown_s = time.monotonic()
             self._live.update(render(self.board, self._headline(), self._footer()), refresh=True)
 
-    @property
-    def _address(self) -> str:
-        return f"http://localhost:{self._settings.port}"
-
     def _headline(self) -> Text:
         headline = Text("EfficientFrontier Portfolio  ")
         style = "bold magenta" if self._settings.trading_mode == "LIVE" else ""
         headline.append(self._settings.trading_mode, style)
         if self._gateway:
             headline.append("  SIMULATED broker, a rehearsal", "bold yellow")
-        return headline.append(f"  {self._address}")
+        return headline.append(f"  {self._access.url}")
 
     def _footer(self) -> list[str]:
         feed = self._settings.price_feed

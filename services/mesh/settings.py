@@ -47,9 +47,15 @@ class Settings(BaseSettings):
     ibkr_client_id: int | None = Field(default=None, ge=0)
     ibkr_account: str | None = None
     auth: Literal["none", "mtls", "token"] | None = None
+    trust_domain: str = Field(default="efficientfrontier", pattern=r"^[a-z0-9._-]{1,255}$")
     outside_session: Literal["refuse", "allow"] | None = None
     promotion: Literal["rule", "at_once"] | None = None
     gateway_control_port: int | None = Field(default=None, ge=1, le=65535)
+    metrics_port: int = Field(default=0, ge=0, le=65535)  # of the router; 0: none
+    # A collector on this machine or near it: Envoy sends to it without TLS.
+    otel_exporter_otlp_endpoint: str | None = Field(
+        default=None, pattern=r"^http://[^/:@]+:[0-9]{1,5}/?$"
+    )
 
     @property
     def is_rehearsal(self) -> bool:

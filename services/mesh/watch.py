@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 
 import grpc
@@ -19,6 +19,7 @@ from efficientfrontier.v1 import (
     position_service_pb2,
     position_service_pb2_grpc,
 )
+from services.mesh.access import Access
 from services.mesh.board import OPEN, Broker, Order, Portfolio
 
 RETRY_S = 1.0
@@ -35,13 +36,16 @@ class Watch:
     """
 
     def __init__(
-        self, address: str, tell: Callable[[Portfolio | Order | Broker], None], *, live: bool
+        self,
+        address: str,
+        access: Access,
+        tell: Callable[[Portfolio | Order | Broker], None],
+        *,
+        live: bool,
     ) -> None:
-        self._channel = grpc.insecure_channel(address)
-        self._portfolios = portfolio_service_pb2_grpc.PortfolioServiceStub(self._channel)
-        self._positions = position_service_pb2_grpc.PositionServiceStub(self._channel)
-        self._orders = order_service_pb2_grpc.OrderServiceStub(self._channel)
-        self._broker = broker_service_pb2_grpc.BrokerServiceStub(self._channel)
+        self._address = address
+        self._access = access
+        self._channels: set[grpc.Channel] = set()
         self._tell = tell
         self._told: dict[str, Order] = {}
         self._since_s = time.time()
@@ -62,32 +66,50 @@ class Watch:
     def stop(self) -> None:
         """Ends the watch and waits for its threads."""
         self._stopped.set()
-        self._channel.close()
+        for channel in list(self._channels):
+            channel.close()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(timeout=READ_S)
 
-    def _run(self, stream: Callable[[], None]) -> None:
+    def _run(self, stream: Callable[[grpc.Channel], None]) -> None:
         while not self._stopped.is_set():
-            with suppress(grpc.RpcError, ValueError):  # ValueError: `stop` closed the channel
-                stream()
+            # ValueError: `stop` closed the channel. OSError: certificates are just being replaced.
+            with suppress(grpc.RpcError, ValueError, OSError), self._connected() as channel:
+                stream(channel)
             self._stopped.wait(RETRY_S)
 
-    def _read_portfolios(self) -> None:
-        request = portfolio_service_pb2.WatchPortfoliosRequest()
-        for event in self._portfolios.WatchPortfolios(request):
-            if event.HasField("portfolio"):
-                self._tell(self._read(event.portfolio))
+    @contextmanager
+    def _connected(self) -> Iterator[grpc.Channel]:
+        """A channel of its own, so that each beginning shows the certificates of its moment."""
+        with self._access.channel(self._address) as channel:
+            self._channels.add(channel)
+            try:
+                if self._stopped.is_set():  # too late for `stop` to see it
+                    channel.close()
+                yield channel
+            finally:
+                self._channels.discard(channel)
 
-    def _read_orders(self) -> None:
+    def _read_portfolios(self, channel: grpc.Channel) -> None:
+        portfolios = portfolio_service_pb2_grpc.PortfolioServiceStub(channel)
+        request = portfolio_service_pb2.WatchPortfoliosRequest()
+        for event in portfolios.WatchPortfolios(request, metadata=self._access.metadata):
+            if event.HasField("portfolio"):
+                self._tell(self._read(channel, event.portfolio))
+
+    def _read_orders(self, channel: grpc.Channel) -> None:
+        orders = order_service_pb2_grpc.OrderServiceStub(channel)
         request = order_service_pb2.WatchOrdersRequest(snapshot_size=NEWEST_ORDERS)
-        for event in self._orders.WatchOrders(request):
+        for event in orders.WatchOrders(request, metadata=self._access.metadata):
             if event.HasField("order"):
                 self._tell_order(event.order)
 
-    def _read_broker(self) -> None:
+    def _read_broker(self, channel: grpc.Channel) -> None:
+        broker = broker_service_pb2_grpc.BrokerServiceStub(channel)
+        request = broker_service_pb2.WatchBrokerRequest()
         try:
-            for event in self._broker.WatchBroker(broker_service_pb2.WatchBrokerRequest()):
+            for event in broker.WatchBroker(request, metadata=self._access.metadata):
                 if event.HasField("broker"):
                     self._tell(broker_of(event.broker))
         except grpc.RpcError:
@@ -106,11 +128,12 @@ class Watch:
         if order != before and not (is_old and order.status not in OPEN):
             self._tell(order)
 
-    def _read(self, message: portfolio_service_pb2.Portfolio) -> Portfolio:
+    def _read(self, channel: grpc.Channel, message: portfolio_service_pb2.Portfolio) -> Portfolio:
         """The portfolio with what it holds."""
-        holdings = self._positions.ListPositions(
+        holdings = position_service_pb2_grpc.PositionServiceStub(channel).ListPositions(
             position_service_pb2.ListPositionsRequest(strategy_name=message.strategy_name),
             timeout=READ_S,
+            metadata=self._access.metadata,
         )
         return Portfolio(
             strategy_name=message.strategy_name,

@@ -15,6 +15,7 @@ SETTINGS = (
     "IBKR_FEED_CLIENT_ID",
     "IBKR_HOST",
     "IBKR_PORT",
+    "IDENTITY_DIR",
     "INTERVAL_S",
     "LOG_FORMAT",
     "PORTFOLIO_ADDRESS",
@@ -24,6 +25,7 @@ SETTINGS = (
     "STOP_AT_END",
     "STRATEGY_NAME",
     "SYMBOL",
+    "TOKEN_FILE",
 )
 
 
