@@ -1,7 +1,7 @@
 # Everything needs only python3 (3.11 or newer) and make; the rest is installed into .venv.
 # Settings are given as `make up NAME=value`: make puts them into the environment of what it runs.
 .DEFAULT_GOAL := help
-.PHONY: help up test lint breaking chaos proto bench audit pictures clean
+.PHONY: help up test lint breaking chaos proto manifests bench audit pictures identity clean
 .SILENT:
 
 PYTHON ?= python3
@@ -44,6 +44,9 @@ lint: .venv/installed-dev breaking ## Check format, style, types, generated file
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/python -m services.mesh.door_tls --check
+	$(BIN)/python k8s/generate.py --check
+	$(BIN)/python k8s/components/monitoring/generate.py --check
 	$(BIN)/lint-imports
 
 # The contract must lint, and must not break callers of what branch BASE holds.
@@ -64,8 +67,14 @@ breaking: .venv/installed-dev
 chaos: .venv/installed-dev ## Kill parts of the LIVE path at random, then check (SEED=1 KILLS=300)
 	$(BIN)/python -m tests.live.chaos --seed $(SEED) --kills $(KILLS) $(ARGS)
 
-proto: .venv/installed-dev ## Write the stubs and Envoy's descriptors anew from protos/
+proto: .venv/installed-dev ## Write the stubs and Envoy's descriptors anew from protos/, and what holds them
 	$(BIN)/python protos/generate.py
+	$(MAKE) manifests
+
+manifests: .venv/installed-dev ## Write Envoy's mTLS variant and k8s/EfficientFrontier.yaml anew
+	$(BIN)/python -m services.mesh.door_tls
+	$(BIN)/python k8s/generate.py
+	$(BIN)/python k8s/components/monitoring/generate.py
 
 bench: .venv/installed-dev ## Measure orders a second, beside an ordinary implementation
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -75,6 +84,9 @@ audit: .venv/installed-run ## Recompute every book of the running mesh from its 
 
 pictures: .venv/installed-run ## Save the running mesh's pictures as files (ARGS="--out FOLDER")
 	$(BIN)/python -m services.mesh.pictures $(ARGS)
+
+identity: .venv/installed-run ## Certificates and tokens (ARGS="issue operator/alice --out FOLDER")
+	$(BIN)/python -m services.mesh.identity $(ARGS)
 
 clean: ## Remove what was installed and built; what the mesh has stored in .data stays
 	rm -rf .venv .build build *.egg-info sdk/*.egg-info \
