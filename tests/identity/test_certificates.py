@@ -1,9 +1,11 @@
 """AUTH=mtls: who is let in by a certificate, over real TLS."""
 
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -13,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.mesh.authority import Authority, Identity, issue, new_authority
 from services.mesh.ports import free_port
+from services.portfolio.rpc import identity
 from services.portfolio.rpc.admission import Admission
 from services.portfolio.rpc.certificates import server_credentials
 from services.portfolio.rpc.identity import Certificates
@@ -175,6 +178,22 @@ async def test_who_comes_through_envoy_is_who_envoy_says(desk: Desk, authority: 
             says(f"URI={DOMAIN}/door"),
         ):
             assert (await through.refused(READ, wrong)).reason == "CREDENTIALS_INVALID"
+
+
+async def test_a_connection_does_not_outlive_its_certificate_by_more_than_its_age(
+    desk: Desk, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it was made: TLS sessions are taken up again without a look at the certificate."""
+    brief = shown(authority, issue(authority, f"{DOMAIN}/reader/r", days=0.01))
+    address = f"127.0.0.1:{desk.server.port}"
+    async with aio.secure_channel(address, brief) as channel:
+        theirs = Desk(desk.router, desk.server, channel)
+        for hours, reason in ((1.0, ""), (2.0, "CREDENTIALS_INVALID")):
+            later_s = time.time() + hours * 3600
+            monkeypatch.setattr(identity, "time", SimpleNamespace(time=lambda: later_s))  # noqa: B023
+            assert (await theirs.refused(READ)).reason == reason
+        assert "The certificate has ended on 20" in (await theirs.refused(READ)).message
+    assert await desk.call(READ)
 
 
 async def test_certificates_are_rotated_without_a_restart(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from efficientfrontier.v1.book_pb2 import Book
 from services.portfolio.allocation.commands import KeepPlan, SetPolicy
+from services.portfolio.batch import Batch
 from services.portfolio.brokers.paper import PaperBroker
 from services.portfolio.caller import ANONYMOUS, CALLER, METHOD, ROUTER, TRACE_ID, Caller, Role
 from services.portfolio.commands import (
@@ -33,7 +35,7 @@ from services.portfolio.domain.order import Order, Side, Status
 from services.portfolio.domain.risk import Limits
 from services.portfolio.history.commands import CloseSession
 from services.portfolio.live.commands import FollowMode
-from services.portfolio.ports import Answer, MutationFilter
+from services.portfolio.ports import Answer, MutationFilter, Needs
 from services.portfolio.risk.commands import HaltPortfolio, ResumePortfolio, SetLimits
 from services.portfolio.rpc.admission import Admission
 from services.portfolio.rpc.tokens import Tokens
@@ -208,6 +210,37 @@ async def test_a_repetition_in_the_same_batch_is_for_who_might_have_made_it(
     ]
     made = await listed(store, MutationFilter(actor=f"strategy/{A}"))
     assert [mutation.request_id for mutation in made] == ["", "cancel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A command with a fault of ours in it, which comes to light when others have been decided."""
+
+    request_id: str = ""
+
+    def needs(self) -> Needs:
+        return Needs(strategies=(A,))
+
+    def run(self, batch: Batch) -> None:
+        raise RuntimeError(batch.strategy(A).name)
+
+
+async def test_a_batch_that_is_run_again_one_by_one_is_there_once(
+    store: Store, writer: Writer
+) -> None:
+    outcomes = await asyncio.gather(
+        ask(writer, MINE, CreateOrder(A, "SPXL", Side.BUY, d(1), d(2)), "CreateOrder"),
+        ask(writer, OTHERS, CreateOrder(B, "GLD", Side.BUY, d(1), d(2)), "CreateOrder"),
+        ask(writer, BOB, Broken(), "Broken"),
+        ask(writer, ALICE, SetState(B, State.HALTED), "HaltStrategy"),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[2], RuntimeError)
+    assert [(m.actor, m.method) for m in await listed(store)] == [
+        (f"strategy/{A}", "CreateOrder"),
+        (f"strategy/{B}", "CreateOrder"),
+        ("operator/alice", "HaltStrategy"),
+    ]
 
 
 async def test_a_mutation_names_one_strategy_or_the_whole(store: Store, writer: Writer) -> None:

@@ -17,9 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from services.mesh.tokens import key_set, new_key
+from services.portfolio.caller import ANONYMOUS, CALLER, Caller
 from services.portfolio.rpc.admission import Admission
 from services.portfolio.rpc.tokens import LEEWAY_S, Tokens
 from services.portfolio.rpc.watched import BadFileError
+from services.portfolio.telemetry import tracing
 from tests.identity.desk import DOMAIN, Desk, Headers, Keyring, bearer, served
 from tests.ports.stores import memory_store
 from tests.support.waiting import wait_until_async
@@ -154,6 +156,30 @@ async def test_what_is_no_token_is_refused(desk: Desk, values: list[str]) -> Non
 async def test_two_tokens_are_none(desk: Desk, keyring: Keyring) -> None:
     headers = keyring.header("reader/r")
     assert (await desk.refused(READ, (*headers, *headers))).reason == "CREDENTIALS_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "reason"),
+    [
+        ("exp", 10**400, ""),  # it never ends
+        ("sub", f"{DOMAIN}/reader/\ud800", "CREDENTIALS_INVALID"),  # half of a character
+    ],
+    ids=["no end", "half a character"],
+)
+async def test_an_odd_claim_is_no_fault_of_the_routers(
+    desk: Desk, keyring: Keyring, claim: str, value: Any, reason: str
+) -> None:
+    assert (await desk.refused(READ, signed(keyring, **{claim: value}))).reason == reason
+
+
+async def test_whoever_is_not_let_in_is_not_taken_for_the_router(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the spans and log lines of the call."""
+    seen: list[Caller] = []
+    monkeypatch.setattr(tracing, "end", lambda *_: seen.append(CALLER.get()))
+    await desk.refused(READ)
+    assert seen == [ANONYMOUS]
 
 
 async def test_p256_signs_too(desk: Desk, keyring: Keyring) -> None:

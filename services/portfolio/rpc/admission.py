@@ -21,8 +21,8 @@ class Rate:
     """So many calls a second of each caller, counted by this replica alone.
 
     All who call without credentials (AUTH=none) are one caller, `anonymous`: together they get what
-    one gets. Callers are known by valid credentials, and forgotten when they pause, so there are
-    never more of them here than were let in.
+    one gets. Callers are known by valid credentials, so there are never more of them here than were
+    let in; of one that pauses, no more than the name is kept.
     """
 
     def __init__(self, calls_a_second: int) -> None:

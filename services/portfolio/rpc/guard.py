@@ -17,7 +17,7 @@ from grpc import aio
 from prometheus_client import Counter, Histogram
 from protovalidate import Validator, Violation
 
-from services.portfolio.caller import CALLER, METHOD, TRACE_ID
+from services.portfolio.caller import ANONYMOUS, CALLER, METHOD, TRACE_ID
 from services.portfolio.rpc.access import rule_of
 from services.portfolio.rpc.admission import OPEN, Admission
 from services.portfolio.rpc.context import Context
@@ -138,6 +138,7 @@ class Guard:
         validate = self._validator.collect_violations
 
         def accept(raw: bytes, context: Context) -> Message:
+            CALLER.set(ANONYMOUS)  # whoever is not let in is not the router
             caller = admit(context)
             CALLER.set(caller)
             METHOD.set(method)

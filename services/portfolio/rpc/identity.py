@@ -5,7 +5,11 @@ with strategy, operator or reader as role; parts of the mesh are spiffe://TRUST_
 """
 
 import re
+import time
+from datetime import UTC, datetime
 from functools import lru_cache
+
+from cryptography import x509
 
 from services.portfolio.caller import Caller, Role
 from services.portfolio.rpc.context import Context
@@ -15,6 +19,8 @@ FORWARDED = "x-forwarded-client-cert"
 DOOR = "door"  # Envoy
 ROUTER = "router"
 LONGEST_SHOWN = 120  # characters of a wrong name that an error repeats
+CONNECTION_LASTS_S = 3600  # then it is made anew; gRPC adds up to a tenth, by chance
+ENDED_COUNTS_FOR_S = 1.2 * CONNECTION_LASTS_S
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", re.ASCII)
 # One key=value of x-forwarded-client-cert, the value quoted or not.
 PAIR = re.compile(r'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^",;]*))(;|\Z)', re.ASCII)
@@ -36,7 +42,7 @@ def caller_of(name: str, trust_domain: str) -> Caller:
     role, _, own = name.removeprefix(prefix).partition("/")
     if not name.startswith(prefix) or role not in set(Role) or not NAME.fullmatch(own):
         raise CredentialsInvalidError(
-            f"The name in the credentials is {name[:LONGEST_SHOWN]}. It must be "
+            f"The name in the credentials is {name[:LONGEST_SHOWN]!a}. It must be "
             f"{prefix}strategy/NAME, {prefix}operator/NAME or {prefix}reader/NAME."
         )
     return Caller(own, Role(role))
@@ -45,9 +51,12 @@ def caller_of(name: str, trust_domain: str) -> Caller:
 class Certificates:
     """Who calls by its certificate (AUTH=mtls).
 
-    The certificate itself was checked when the connection was made. A caller that comes through
-    Envoy is who Envoy says: it alone, known by its own certificate, is believed what it says in
-    x-forwarded-client-cert. From anybody else that header means nothing.
+    The certificate itself was checked when the connection was made, and when it ended since then,
+    the connection is at its end too. That is looked at here as well, because a TLS session can be
+    taken up again without a look at the certificate, and gRPC's server cannot forbid it.
+
+    A caller that comes through Envoy is who Envoy says: it alone, known by its own certificate, is
+    believed what it says in x-forwarded-client-cert. From anybody else that header means nothing.
     """
 
     def __init__(self, trust_domain: str) -> None:
@@ -59,9 +68,11 @@ class Certificates:
 
         Raises:
             CredentialsMissingError: There is no name, in the certificate or from Envoy.
-            CredentialsInvalidError: There are several, or it is no caller's.
+            CredentialsInvalidError: There are several, or it is no caller's; or it has ended.
         """
         proved = context.auth_context() or {}
+        for certificate in proved.get("x509_pem_cert", ()):
+            _require_not_ended(certificate)
         names = [uri.decode(errors="replace") for uri in proved.get("peer_uri", ())]
         name = _the_one(names, "The certificate")
         if name == self._door:
@@ -70,6 +81,26 @@ class Certificates:
             ]
             name = forwarded_name(_the_one(headers, "The call that Envoy passed on"))
         return caller_of(name, self._trust_domain)
+
+
+def _require_not_ended(certificate: bytes) -> None:
+    """Checks that a certificate has not ended longer ago than a connection lasts.
+
+    Raises:
+        CredentialsInvalidError: It has.
+    """
+    ended_s = _end_of(certificate)
+    if ended_s + ENDED_COUNTS_FOR_S < time.time():
+        ended = datetime.fromtimestamp(ended_s, UTC)
+        raise CredentialsInvalidError(
+            f"The certificate has ended on {ended:%Y-%m-%d %H:%M} UTC. Call with a new one."
+        )
+
+
+@lru_cache(maxsize=256)
+def _end_of(certificate: bytes) -> float:
+    """When a certificate (PEM) ends, in UNIX time."""
+    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()
 
 
 def forwarded_name(header: str) -> str:

@@ -42,6 +42,7 @@ from services.portfolio.rpc.allocation_servicer import AllocationServicer
 from services.portfolio.rpc.broker_servicer import BrokerServicer
 from services.portfolio.rpc.equity_servicer import EquityServicer
 from services.portfolio.rpc.guard import Guard
+from services.portfolio.rpc.identity import CONNECTION_LASTS_S
 from services.portfolio.rpc.mutation_servicer import MutationServicer
 from services.portfolio.rpc.order_servicer import OrderServicer
 from services.portfolio.rpc.page_servicer import PageServicer
@@ -81,7 +82,7 @@ BROKER = "broker"  # in health checks: whether new LIVE orders are taken
 LIVENESS = "liveness"  # whether this process serves, whatever it can reach, and while it drains
 # A connection is made anew once an hour, so that a certificate counts no longer than that once it
 # has ended. Calls and watches under way end where they are.
-CONNECTION_AGE = (("grpc.max_connection_age_ms", 3_600_000),)
+CONNECTION_AGE = (("grpc.max_connection_age_ms", CONNECTION_LASTS_S * 1000),)
 
 
 class AddressTakenError(Exception):

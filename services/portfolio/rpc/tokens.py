@@ -25,7 +25,7 @@ from services.portfolio.rpc.watched import BadFileError, Watched
 
 AUDIENCE = "efficientfrontier"
 ALGORITHMS = {("OKP", "Ed25519"): "EdDSA", ("EC", "P-256"): "ES256"}  # by the key's own kind
-LEEWAY_S = 10.0  # between the clocks of who signs and of who checks
+LEEWAY_S = 10  # between the clocks of who signs and of who checks
 MOST_KNOWN = 4096  # tokens whose signature need not be checked again
 LONGEST = 4096  # characters
 SCHEME = "bearer "
@@ -45,7 +45,7 @@ class Tokens:
         """
         self._trust_domain = trust_domain
         self._keys = Watched("TOKEN_KEYS", [path], _keys_of)
-        self._known: dict[str, tuple[Caller, float]] = {}  # until when, in UNIX time
+        self._known: dict[str, tuple[Caller, int]] = {}  # until when, in UNIX time
         self._known_by = self._keys.version
 
     def identify(self, context: Context) -> Caller:
@@ -69,10 +69,10 @@ class Tokens:
         self._known[token] = (caller, until)
         return caller
 
-    def _checked(self, token: str, keys: Keys) -> tuple[Caller, float]:
+    def _checked(self, token: str, keys: Keys) -> tuple[Caller, int]:
         """Who it says, and until when."""
         claims = _claims(token, keys)
-        return caller_of(str(claims["sub"]), self._trust_domain), float(claims["exp"]) + LEEWAY_S
+        return caller_of(str(claims["sub"]), self._trust_domain), int(claims["exp"]) + LEEWAY_S
 
 
 def _token_of(context: Context) -> str:
