@@ -9,6 +9,8 @@ from typing import TypeAlias
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -224,8 +226,14 @@ def _dropped_if_read_only(connection: PooledConnection) -> Iterator[None]:
 
 
 def upgrade(connection: Connection) -> None:
-    """Runs the migrations that are missing."""
+    """Runs the migrations that are missing.
+
+    Tables of a newer router are left as they are: while replicas are replaced, and when that is
+    undone, an older one still starts on them.
+    """
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    known = {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}
+    if known.issuperset(MigrationContext.configure(connection).get_current_heads()):
+        command.upgrade(config, "head")
