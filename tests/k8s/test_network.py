@@ -203,9 +203,12 @@ def test_nobody_reaches_anybody_but_who_should(folder: str) -> None:
 def test_every_pod_may_ask_for_names_and_only_the_one_who_knows_them(folder: str) -> None:
     policies = [one for one in rendered(folder) if one["kind"] == "NetworkPolicy"]
     dns, other = OUTSIDE[:2]
+    on_the_node = Place("NodeLocal DNSCache", address="169.254.20.10")
     for place in places(folder):
         if place.namespace == NAMESPACE:
             assert reaches(policies, place, dns, 53), place
+            assert reaches(policies, place, on_the_node, 53), place
+            assert not reaches(policies, place, Place("metadata", address=METADATA), 53), place
             assert not reaches(policies, place, other, 53), place
 
 

@@ -38,7 +38,10 @@ ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
 DASHBOARD = json.loads((FOLDER / "efficientfrontier.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 # Of other programs: the cluster's own figures.
-FOREIGN = {"kube_cronjob_status_last_successful_time": {"namespace", "cronjob"}}
+FOREIGN = {
+    "kube_cronjob_status_last_successful_time": {"namespace", "cronjob"},
+    "kube_cronjob_created": {"namespace", "cronjob"},
+}
 ADDED = {"pod", "namespace"}  # by Prometheus, to what it scrapes from a pod
 NAME = re.compile(r"\b(?:portfolio|envoy|kube|process)_[a-z0-9_]+\b")
 MATCHED = re.compile(r"\b((?:portfolio|envoy|kube|process)_[a-z0-9_]+)\{([^}]*)\}")

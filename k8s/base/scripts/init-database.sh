@@ -3,9 +3,10 @@
 # and can do nothing beyond it, and that database.
 set -euo pipefail
 
-psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --set=password="$ROUTER_PASSWORD" \
+psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 \
     --username "${POSTGRES_USER:-postgres}" --dbname postgres <<'SQL'
-CREATE ROLE efficientfrontier LOGIN PASSWORD :'password';
+\getenv given ROUTER_PASSWORD
+CREATE ROLE efficientfrontier LOGIN PASSWORD :'given';
 CREATE DATABASE efficientfrontier OWNER efficientfrontier;
 REVOKE CONNECT ON DATABASE efficientfrontier FROM PUBLIC;
 SQL
