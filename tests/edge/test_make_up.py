@@ -1,6 +1,7 @@
 """`make up AUTH=...` as a whole: every part shows who it is, and a person is told how to."""
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,8 @@ def test_every_part_is_let_in_and_the_printed_commands_work(up: Up) -> None:
     said = {line.split()[0]: line.strip() for line in up.output().splitlines() if line[:2] == "  "}
     assert "You are operator/local" in up.output()
     assert '"portfolios"' in shell(said["curl"] + " -s")
-    assert "efficientfrontier.v1.OrderService" in shell(said["grpcurl"])
+    if platform.machine() == "x86_64":  # no other has it from the package registry
+        assert "efficientfrontier.v1.OrderService" in shell(said["grpcurl"])
     name, _, value = said["SureshotSDK:"].partition(" ")[2].partition("=")
     asked = "from SureshotSDK import PortfolioClient as P; print(P().audit().balanced)"
     assert python("-c", asked, PORTFOLIO_ADDRESS=f"localhost:{up.port}", **{name: value}) == "True"
