@@ -35,7 +35,11 @@ Answer = Order | PositionView | PortfolioView | WholeView | StrategyLimits | Pla
 
 
 class UnavailableError(Exception):
-    """Something the router needs is away or full. Nothing was decided; the call may be repeated."""
+    """Something the router needs is away or full. The call may be repeated.
+
+    Nothing was decided, unless the message asks to repeat it under the same request_id: then it is
+    not known yet.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

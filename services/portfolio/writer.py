@@ -33,6 +33,7 @@ from services.portfolio.domain.order import Mode, Order
 from services.portfolio.ports import (
     Answer,
     Broker,
+    Changes,
     Clock,
     Ledger,
     LockedError,
@@ -66,7 +67,7 @@ WAIT_SECONDS = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
 )
 WAITING = Gauge("portfolio_writer_waiting_commands", "Commands that wait for the next batch.")
-CONFLICTS = Counter("portfolio_writer_conflicts", "Batches that were run again one by one.")
+CONFLICTS = Counter("portfolio_writer_conflicts", "Batches that met another and were rolled back.")
 
 log = structlog.get_logger()
 
@@ -230,8 +231,16 @@ class Writer:
                 )
             for i, first in decided.repeats.items():
                 answers[i] = answers[first]
-        committed.count(batch.changes, snapshot)
+        _count(batch.changes, snapshot)
         return answers
+
+
+def _count(changes: Changes, before: Snapshot) -> None:
+    """Counts what was committed; a fault in that must not have the batch run a second time."""
+    try:
+        committed.count(changes, before)
+    except Exception:
+        log.exception("counting_failed")
 
 
 def _locked() -> UnavailableError:

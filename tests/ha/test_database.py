@@ -2,14 +2,16 @@
 
 import asyncio
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
 
 from services.portfolio.domain.order import Mode
+from services.portfolio.domain.weather import BrokerState, Weather
 from services.portfolio.live.ports import OutvotedError
 from services.portfolio.ports import LedgerEvent, Needs, UnavailableError
-from services.portfolio.storage.address import UnreachableError
-from services.portfolio.storage.database import Database
+from services.portfolio.storage.address import Address, UnreachableError
+from services.portfolio.storage.database import SERVER_SETTINGS, Database
 from tests.ports.stores import Store, postgresql_store
 from tests.support.database import psql
 from tests.support.replicated import Replicated
@@ -37,6 +39,12 @@ async def hears(store: Store, url: str) -> LedgerEvent | None:
     return None
 
 
+async def waits_for_its_standby(pair: Replicated) -> bool:
+    """Whether a commit does."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    return await asyncio.to_thread(psql, pair.primary.url, waiting) == "1"
+
+
 async def test_pool_writer_feed_and_sender_go_on_at_the_new_primary(pair: Replicated) -> None:
     with pytest.raises(UnreachableError, match="takes no writes"):
         await Database.connect(pair.standby.url)
@@ -57,3 +65,43 @@ async def test_pool_writer_feed_and_sender_go_on_at_the_new_primary(pair: Replic
         assert await wait_until_async(baton.take, 20, "the sender's lock")
         assert await baton.unsent() == []
         await store.reads.audit()
+
+
+async def port_of(address: Address) -> int:
+    """The server that a connection is made to."""
+    session = await address.connect(SERVER_SETTINGS)
+    port: int = await session.fetchval("SELECT inet_server_port()")
+    await session.close()
+    return port
+
+
+async def test_an_old_primary_that_comes_back_as_one_is_not_used(pair: Replicated) -> None:
+    first, second = pair.primary.port, pair.standby.port
+    url = f"postgresql://postgres@127.0.0.1:{first},127.0.0.1:{second}/postgres"
+    running = Address(url)
+    assert await port_of(running) == first
+    await asyncio.to_thread(pair.fail_over)
+    assert await port_of(running) == second
+    await asyncio.to_thread(pair.primary.start)
+    assert await port_of(Address(url)) == second  # as a router that starts now
+    await asyncio.to_thread(pair.standby.kill)
+    with pytest.raises(ConnectionError, match="old primary"):
+        await running.connect(SERVER_SETTINGS)
+
+
+async def test_a_sender_that_waits_too_long_for_a_lock_gives_the_baton_up(pair: Replicated) -> None:
+    async with postgresql_store(pair.url) as store:
+        baton = store.new_baton()
+        assert await baton.take()
+        pair.standby.kill()
+        # A commit that tells something holds the lock of all NOTIFYs while it waits for a standby.
+        teller = await Address(pair.primary.url).connect({})
+        commit = asyncio.create_task(teller.execute(f"CREATE TABLE told (n int); {NOTIFY}"))
+        await wait_until_async(lambda: waits_for_its_standby(pair), 20, "the commit waits")
+        with pytest.raises(UnavailableError):
+            await baton.say(Weather(BrokerState.DOWN, datetime.now(UTC)))
+        with pytest.raises(OutvotedError):  # the lock went with it
+            await baton.unsent()
+        pair.wait_for_standby(False)
+        await commit
+        await teller.close()

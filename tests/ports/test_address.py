@@ -3,9 +3,11 @@
 import asyncio
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
@@ -39,6 +41,8 @@ def several(first: int, line: Line) -> str:
         ("postgresql://u:secret@h1,h2/x?target_session_attrs=standby", "can only be read-write"),
         ("postgresql://u:secret@h1/x?target_session_attrs=any", "can only be read-write"),
         ("cockroachdb://u:secret@h1,h2/x", "only postgresql"),
+        ("postgresql://u:se@cret@h1/x", "write it as %40"),
+        ("postgresql://u:secret@h1,/x", "a comma without a server"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused_without_its_password(
@@ -46,7 +50,7 @@ def test_an_address_that_cannot_be_used_is_refused_without_its_password(
 ) -> None:
     with pytest.raises(BadDatabaseUrlError, match=said) as refused:
         Address(text)
-    assert "secret" not in str(refused.value)
+    assert "cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -168,3 +172,23 @@ def test_migrate_says_in_one_line_why_it_could_not(url: str, said: str, tmp_path
     assert line.startswith("The tables cannot be brought up to date. ")
     assert said in line
     assert "secret" not in line
+
+
+async def test_who_may_not_make_tables_is_told_so_in_one_line(
+    database_url: str, tmp_path: Path
+) -> None:
+    role = f"reader_{uuid.uuid4().hex}"
+    await run_sql(database_url, f"CREATE ROLE {role} LOGIN")
+    try:
+        parts = urlsplit(database_url)
+        netloc = f"{role}@{parts.netloc.rpartition('@')[2]}"
+        environ = {"DATABASE_URL": urlunsplit(parts._replace(netloc=netloc)), "LOG_LEVEL": "ERROR"}
+        job = Process.of_module("services.portfolio.migrate", log=tmp_path / "log", environ=environ)
+        with job:
+            assert job.wait() == 1
+        (line,) = job.output().splitlines()
+        assert line.endswith(
+            "may not bring the tables up to date (permission denied for schema public)"
+        )
+    finally:
+        await run_sql(database_url, f"DROP ROLE {role}")

@@ -51,6 +51,7 @@ from services.portfolio.ports import (
     Transaction,
     UnavailableError,
 )
+from services.portfolio.telemetry import committed
 from services.portfolio.views import PortfolioView, PositionView
 from services.portfolio.writer import Rules, Writer
 from tests.ledger.live_desk import executed
@@ -254,6 +255,18 @@ async def test_a_command_that_the_database_cannot_write_fails_alone(
         ],
     )
     assert isinstance(order, Order)
+
+
+async def test_what_is_committed_is_not_run_again_when_counting_it_fails(
+    store: Store, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(committed, "count", fails)
+    orders = await outcomes(writer, [CreateOrder("A", "SPXL", Side.BUY, d(1), d(1))] * 2)
+    assert [type(one) for one in orders] == [Order] * 2
+    assert len(await store.reads.orders(EVERY, None, 99)) == 2
 
 
 async def test_a_batch_that_meets_a_conflict_is_run_again_one_by_one(store: Store) -> None:

@@ -11,7 +11,7 @@ from services.portfolio.allocation.limits import Vector
 from services.portfolio.allocation.policies import Problem, solve
 from services.portfolio.allocation.request import Answer, Question, Request
 from services.portfolio.domain.capital import Bound
-from services.portfolio.storage.address import Address
+from services.portfolio.storage.address import AWAY, Address
 from services.portfolio.storage.curves import Curves, read_curves
 
 SETTINGS = {
@@ -25,7 +25,7 @@ def answer(question: Question) -> Answer:
     """The solution, or what stands in its way."""
     try:
         curves = asyncio.run(_read(question))
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (*AWAY, asyncpg.PostgresError) as error:
         return Answer(
             reason="DATABASE_UNAVAILABLE",
             message="The optimiser cannot read the strategies' curves from the database "

@@ -5,11 +5,17 @@ connection is always to a server that takes writes: with several, whichever that
 failover everything that connects finds the new primary by itself. The driver would try the servers
 one after another under one time limit, and a machine that vanished would use all of it up; here
 each server has a share of it, and whoever asks next begins behind the one that failed.
+
+An old primary that is started again as it was takes writes too, and what it took would be lost. A
+failover begins a new timeline; so all servers are looked at before the first connection, and none
+of an older timeline than has been seen is ever used.
 """
 
+import asyncio
 import re
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TypeAlias
 
 import asyncpg
@@ -35,6 +41,8 @@ AWAY = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InternalClientError,
 )
+# Its first 8 hex digits are the timeline.
+WRITES_TO = "SELECT pg_walfile_name(pg_current_wal_lsn())"
 # How a client finds out, in 10 s, that the server's machine has vanished: what was sent is not
 # acknowledged, or nobody is there when nothing is sent. The system's own limit is 15 minutes.
 VANISHED = {
@@ -67,6 +75,7 @@ class Address:
         self.text = text
         self._servers = _servers(text)
         self._first = 0  # the server to try first: the one that answered last
+        self._timeline: int | None = None  # the newest that was seen, of several servers
 
     @property
     def shown(self) -> str:
@@ -93,30 +102,56 @@ class Address:
                 `timeout_s`; see AWAY. Of several servers it says what each of them said.
         """
         count = len(self._servers)
-        # A session that itself wants to read only would look like one on a server that does.
-        reads = "default_transaction_read_only" in settings
-        kind = SessionAttribute.primary if reads else SessionAttribute.read_write
+        if count == 1:
+            return await _reach(self._servers[0], settings, timeout_s)
+        share_s = timeout_s / count
+        if self._timeline is None:
+            share_s = timeout_s / (count + 1)  # to look at them, all at once, takes one more
+            await asyncio.gather(*(self._look_at(index, share_s) for index in range(count)))
         said = []
         for index in [(self._first + turn) % count for turn in range(count)]:
             server = self._servers[index]
             try:
-                session = await asyncpg.connect(
-                    _dsn(server),
-                    timeout=timeout_s / count,
-                    server_settings=dict(settings),
-                    target_session_attrs=kind,
-                )
+                session = await self._reach_newest(server, settings, share_s)
             except BaseException as error:
                 # Whoever gave up waiting (a cancellation) begins with the next server too.
                 self._first = (index + 1) % count
-                if count == 1 or not isinstance(error, AWAY):
+                if not isinstance(error, AWAY):
                     raise
                 said.append(f"{server.host or server.query.get('host')}: {why(error)}")
                 continue
             self._first = index
-            _notice_when_it_vanishes(session)
             return session
         raise ConnectionError("; ".join(said))
+
+    async def _look_at(self, index: int, timeout_s: float) -> None:
+        """Learns a server's timeline; the newest of those that take writes is tried first."""
+        with suppress(*AWAY):
+            (await self._reach_newest(self._servers[index], {}, timeout_s)).terminate()
+            self._first = index
+
+    async def _reach_newest(
+        self, server: URL, settings: Mapping[str, str], timeout_s: float
+    ) -> Session:
+        """A session on one of several servers.
+
+        Raises:
+            ConnectionError: It is an old primary.
+        """
+        session = await _reach(server, settings, timeout_s)
+        try:
+            timeline = await _timeline(session, timeout_s)
+        except BaseException:
+            session.terminate()
+            raise
+        if timeline < (newest := self._timeline or 0):
+            session.terminate()
+            raise ConnectionError(
+                f"takes writes, but is an old primary (timeline {timeline}; there is a server of "
+                f"timeline {newest}). End it, or make it a standby"
+            )
+        self._timeline = timeline
+        return session
 
 
 def _servers(text: str) -> list[URL]:
@@ -125,6 +160,10 @@ def _servers(text: str) -> list[URL]:
     if parts is None:
         raise BadDatabaseUrlError(f"DATABASE_URL is not a URL. {LIKE}")
     before, hosts, after = parts.groups()
+    if "@" in hosts:
+        raise BadDatabaseUrlError("A password in DATABASE_URL must not hold an @: write it as %40.")
+    if "," in hosts and not all(hosts.split(",")):
+        raise BadDatabaseUrlError(f"DATABASE_URL has a comma without a server beside it: {hosts}")
     try:
         servers = [make_url(f"{before}{host}{after}") for host in hosts.split(",")]
         servers = [one for server in servers for one in _named_in_query(server)]
@@ -162,6 +201,30 @@ def _named_in_query(server: URL) -> list[URL]:
 def _dsn(server: URL) -> str:
     """The address of one server as asyncpg has it."""
     return server.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+async def _reach(server: URL, settings: Mapping[str, str], timeout_s: float) -> Session:
+    """A session on one server, if that takes writes."""
+    # A session that itself wants to read only would look like one on a server that does.
+    reads = "default_transaction_read_only" in settings
+    session: Session = await asyncpg.connect(
+        _dsn(server),
+        timeout=timeout_s,
+        server_settings=dict(settings),
+        target_session_attrs=SessionAttribute.primary if reads else SessionAttribute.read_write,
+    )
+    _notice_when_it_vanishes(session)
+    return session
+
+
+async def _timeline(session: Session, timeout_s: float) -> int:
+    """How many failovers a server's data has been through, and 1; 0: it does not count them."""
+    try:
+        return int((await session.fetchval(WRITES_TO, timeout=timeout_s))[:8], 16)
+    except AWAY:
+        raise
+    except asyncpg.PostgresError:
+        return 0
 
 
 def why(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from services.portfolio.domain.weather import Weather
 from services.portfolio.live.ports import Intent, OutvotedError
 from services.portfolio.ports import StorageConflictError, UnavailableError
 from services.portfolio.storage.address import Address, Session
-from services.portfolio.storage.database import SERVER_SETTINGS, translated
+from services.portfolio.storage.database import SERVER_SETTINGS, locked_is_away, translated
 from services.portfolio.storage.notices import BROKER_NOTICE, CHANNEL
 from services.portfolio.storage.rows import json_rows, order_of
 from services.portfolio.storage.statements import ACKNOWLEDGED, ORDER_COLUMNS
@@ -291,7 +291,7 @@ class PostgresBaton:
     async def _bounded(self, limit_s: float) -> AsyncIterator[None]:
         """Ends a session that breaks or does not answer in time: the lock goes with it."""
         try:
-            with translated():
+            with locked_is_away(), translated():
                 async with asyncio.timeout(limit_s):
                     yield
         except UnavailableError as error:

@@ -20,6 +20,7 @@ from services.portfolio.storage.address import (
     AWAY,
     CONNECT_TIMEOUT_S,
     Address,
+    BadDatabaseUrlError,
     Session,
     UnreachableError,
     why,
@@ -65,10 +66,15 @@ def translated() -> Iterator[None]:
     except AWAY as error:
         raise away(error) from error
     except DBAPIError as error:
-        driver_error = error.orig.__cause__ if error.orig is not None else None
+        driver_error = _driver_error(error)
         if error.connection_invalidated or isinstance(driver_error, AWAY):
             raise away(driver_error or error) from error
         raise
+
+
+def _driver_error(error: DBAPIError) -> BaseException | None:
+    """What the driver said, within SQLAlchemy's error."""
+    return None if error.orig is None else error.orig.__cause__
 
 
 def away(error: BaseException) -> UnavailableError:
@@ -107,7 +113,7 @@ class Database:
         """Connects and brings the tables up to date.
 
         Raises:
-            BadDatabaseUrlError: The address is wrong.
+            BadDatabaseUrlError: The address is wrong, or its user may not make tables.
             EngineError: It leads to a database that lacks what the ledger needs.
             UnreachableError: The server is away, or refuses it.
         """
@@ -130,6 +136,12 @@ class Database:
                     f"DATABASE_URL {address.shown} cannot be used: the database went away while "
                     "its tables were brought up to date"
                 ) from None
+            denied = _driver_error(error) if isinstance(error, DBAPIError) else None
+            if isinstance(denied, asyncpg.InsufficientPrivilegeError):
+                raise BadDatabaseUrlError(
+                    f"DATABASE_URL {address.shown} cannot be used: its user may not bring the "
+                    f"tables up to date ({denied})"
+                ) from None
             raise
         return database
 
@@ -144,9 +156,7 @@ class Database:
                 await connection.run_sync(upgrade)
                 await connection.commit()
             finally:
-                await connection.execute(text(f"SELECT pg_advisory_unlock({MIGRATION_LOCK})"))
-                await connection.commit()
-                await connection.invalidate()  # its settings are not for others
+                await connection.invalidate()  # ends the session, and with it lock and settings
 
     async def _open(self, *_pool: object, **_pools: object) -> Session:
         """A session for the pool, whose own arguments are asyncpg's defaults, or the engine."""
@@ -158,7 +168,7 @@ class Database:
     @asynccontextmanager
     async def hot(self) -> AsyncIterator[PooledConnection]:
         """A pooled connection for hot statements, with its errors translated."""
-        with _locked_is_away(), translated():
+        with locked_is_away(), translated():
             async with self.pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
                 with _dropped_if_read_only(connection):
                     yield connection
@@ -207,7 +217,7 @@ async def _leave_as_it_is(_connection: object) -> None:
 
 
 @contextmanager
-def _locked_is_away() -> Iterator[None]:
+def locked_is_away() -> Iterator[None]:
     """For single statements, which nobody runs again."""
     try:
         yield

@@ -68,7 +68,11 @@ class PostgresFigures:
         self._database = database
 
     async def reading(self) -> Reading:
-        """The ledger at one moment. Raises UnavailableError when the database is away."""
+        """The ledger, one figure a moment after another.
+
+        Raises:
+            UnavailableError: The database is away.
+        """
         async with self._database.hot() as connection:
             began = time.perf_counter()
             await connection.fetchval("SELECT 1")

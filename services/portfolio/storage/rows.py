@@ -14,7 +14,7 @@ from services.portfolio.domain.mutation import Mutation
 from services.portfolio.domain.order import Fill, FillKind, Mode, Order, Side, Status
 from services.portfolio.domain.promotion import Decision, Evidence, Outcome
 from services.portfolio.domain.reconciliation import SymbolRow
-from services.portfolio.domain.risk import NO_LIMITS, UNTOUCHED, Limits, RiskEvent, Whole
+from services.portfolio.domain.risk import NO_LIMITS, UNTOUCHED, Limits, Whole
 from services.portfolio.domain.valuation import Valuation, ValuationKind
 from services.portfolio.views import PortfolioView, PositionView
 
@@ -22,7 +22,6 @@ LIMITS = TypeAdapter(Limits)
 POLICY = TypeAdapter(AllocationPolicy)
 PLAN = TypeAdapter(Plan)
 DECISION = TypeAdapter(Decision)
-RISK_EVENT = TypeAdapter(RiskEvent)
 
 
 class Row(Protocol):

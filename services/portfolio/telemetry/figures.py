@@ -28,6 +28,7 @@ from services.portfolio.telemetry.ports import FigureReads, Reading, StrategyFig
 # With 1,000 strategies and years of closes, reading the heights of the whole takes seconds. Before
 # they are read again, this many times as long must have passed.
 RESTS = 100.0
+READ_WITHIN_S = 60.0  # twice a statement's limit, which a server that is frozen does not keep
 OPEN = (Status.PENDING, Status.UNKNOWN)
 
 log = structlog.get_logger()
@@ -70,8 +71,9 @@ class Figures(Collector):
         """Reads for ever."""
         while True:
             try:
-                await self.read()
-            except UnavailableError:
+                async with asyncio.timeout(READ_WITHIN_S):
+                    await self.read()
+            except (UnavailableError, TimeoutError):
                 self._shown = None
             except Exception:
                 # A fault of ours must not leave everybody blind until the router is started again.
