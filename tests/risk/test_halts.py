@@ -104,7 +104,7 @@ async def test_flatten_sells_all_that_is_held_at_the_price_seen_last(desk: RiskD
     assert not (await desk.strategy("A")).flattening
     assert [event.reason for event in await desk.events("A")] == [
         "enough",
-        "sale of 3 SPXL at 90.00 USD EXECUTED; sale of 2 AVL at 50.00 USD EXECUTED",
+        "sale of 2 AVL at 50.00 USD EXECUTED; sale of 3 SPXL at 90.00 USD EXECUTED",
     ]
     await desk.submit(HaltStrategy("A", flatten=True))
     assert len(await desk.orders()) == 4

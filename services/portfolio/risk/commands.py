@@ -308,7 +308,9 @@ def _flatten(
     sale = _Sale()
     if not strategy.flattening:  # later on, open orders are those that sell
         sale.done += [_cancel(batch, order) for order in open_orders.get(key, ())]
-    for position in [p for p in batch.book(key).positions.values() if p.free_quantity > 0]:
+    for _, position in sorted(batch.book(key).positions.items()):
+        if position.free_quantity <= 0:
+            continue
         shares = f"{plain_quantity(position.free_quantity)} {position.symbol}"
         try:
             order = _sell(batch, strategy, position)
