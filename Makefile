@@ -6,7 +6,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP_INSTALL = install -q --disable-pip-version-check --root-user-action=ignore -c constraints.txt
+PIP_INSTALL = install -q --use-pep517 --disable-pip-version-check --root-user-action=ignore -c constraints.txt
 INSTALL = $(BIN)/python -m pip $(PIP_INSTALL)
 # Two: on the two-core machines that this must be quick on, more workers only slow each other down.
 WORKERS ?= 2

@@ -99,8 +99,8 @@ _TROUBLES = {
         "the certificate of the other side has expired: renew the door's (`make up` does)"
     ),
     "CERTIFICATE_VERIFY_FAILED": (
-        "the certificate of the other side is not of an authority in {folder}/ca.crt: is it the "
-        "right mesh, and ca.crt up to date?"
+        "the certificate of the other side is not of an authority in {folder}/ca.crt: check that "
+        "it is the right mesh, and ca.crt up to date"
     ),
     "Hostname Verification": (
         "the certificate of the other side does not name {host}: call it by a name that it has, or "

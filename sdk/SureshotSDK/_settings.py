@@ -18,6 +18,9 @@ environment, else from the default:
 | (sign of life)  |                                 | HEALTH_FILE       | none: no file is kept |
 | (who it is)     |                                 | IDENTITY_DIR      | none: no certificate  |
 | (who it is)     |                                 | TOKEN_FILE        | none: no token        |
+| portfolio       |                                 | PORTFOLIO_ADDRESS | localhost:8000        |
+
+OTEL_EXPORTER_OTLP_ENDPOINT, with the extra `tracing`, has each tick traced (_tracing.py).
 
 PRICE_FEED=ibkr needs two more of the environment, and knows a third:
 

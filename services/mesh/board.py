@@ -157,7 +157,9 @@ def note_of(strategy_name: str, event: Mapping[str, Any]) -> str | None:
         case "idle":
             return f"{name}: waits, {event.get('reason')}"
         case "router_lost":
-            return f"{name}: the router does not answer; trying on"
+            is_away = event.get("reason") in {None, "", "ROUTER_UNAVAILABLE"}
+            why = "the router does not answer" if is_away else f"the router says {event['reason']}"
+            return f"{name}: {why}; trying on"
         case "router_back":
             return f"{name}: the router answers again"
     return None

@@ -10,6 +10,7 @@ All lies in DATA_DIR/identity, and is made by `make up AUTH=mtls` or `AUTH=token
     authorities/STAMP.{crt,key}   sign certificates; the youngest does, all are believed
     keys/STAMP.pem                sign tokens, likewise
     keys.json                     their public halves: the router's TOKEN_KEYS
+    trust-domain                  of the names, so that the commands need not be told
     door/ router/ strategy/NAME/ operator/local/ reader/mesh/
                                   tls.crt, tls.key, ca.crt and (AUTH=token) token
 
@@ -32,6 +33,7 @@ from pathlib import Path
 
 from services.mesh import tokens
 from services.mesh.authority import (
+    AUTHORITY_DAYS,
     Authority,
     Identity,
     is_signed_by,
@@ -45,6 +47,7 @@ from services.mesh.errors import MeshError
 from services.mesh.settings import Settings, read_settings
 
 DAYS = 30
+DOMAIN_FILE = "trust-domain"
 SETTLED_S = 5.0  # by then every part believes a new authority or key
 OPERATOR = "operator/local"  # who works at this machine
 READER = "reader/mesh"  # the live view, and `make audit`
@@ -53,6 +56,7 @@ HOSTS = {
     "router": ("localhost", "127.0.0.1", "::1", "efficientfrontier-router"),
 }
 _WHO = re.compile(r"door|router|(strategy|operator|reader)/[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_HOST = re.compile(r"[A-Za-z0-9.:-]{1,253}")
 
 
 class Identities:
@@ -77,6 +81,7 @@ class Identities:
         Returns those that got a new one. Whom they believe is brought up to date in any case.
         """
         with self._alone():
+            self._write(self.folder / DOMAIN_FILE, self._trust_domain.encode())
             if not self._authorities():
                 self.add_authority()
             signer, believed = self._signer(), self._believed()
@@ -96,6 +101,7 @@ class Identities:
         Returns those that got a new one. The public keys are brought up to date in any case.
         """
         with self._alone():
+            self._write(self.folder / DOMAIN_FILE, self._trust_domain.encode())
             if not self._keys():
                 self.add_key()
             self._write(self.key_set, tokens.key_set(self._keys()))
@@ -279,6 +285,16 @@ def identities_of(settings: Settings) -> Identities:
     return Identities(settings.data_dir / "identity", settings.trust_domain)
 
 
+def identities_in_use(settings: Settings) -> Identities:
+    """Those that a mesh has made, with the trust domain that it had.
+
+    A command in another's name would give a running mesh names that its router does not know.
+    """
+    folder = settings.data_dir / "identity"
+    domain = folder / DOMAIN_FILE
+    return Identities(folder, domain.read_text() if domain.exists() else settings.trust_domain)
+
+
 def _youngest_settled(folder: Path, pattern: str) -> Path | None:
     """The youngest that all believe by now, else the oldest; None: there is none."""
     files = _by_age(folder, pattern)
@@ -310,10 +326,12 @@ def main() -> None:
     """Runs a command; says in one line what went wrong."""
     asked = _parser().parse_args()
     try:
-        identities = identities_of(read_settings())
+        identities = identities_in_use(read_settings())
         COMMANDS[asked.command](identities, asked)
     except (MeshError, OSError) as error:
         sys.exit(str(error))
+    except ValueError as error:  # what was made before was damaged since
+        sys.exit(f"{identities.folder} cannot be used: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -324,17 +342,32 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     made = commands.add_parser("issue", help="make a certificate for somebody")
     made.add_argument("--out", type=Path, required=True, help="the folder to write to")
-    made.add_argument("--host", action="append", default=[], help="of a server: also called so")
+    made.add_argument(
+        "--host", action="append", type=_host, default=[], help="of a server: also called so"
+    )
     signed = commands.add_parser("token", help="make a token for somebody")
     signed.add_argument("--out", type=Path, help="the file to write to; else it is printed")
     for command in (made, signed):
         command.add_argument("who", help="such as operator/alice, reader/bob or strategy/NAME")
         command.add_argument(
-            "--days", type=float, default=DAYS, help=f"how long it counts ({DAYS})"
+            "--days", type=_days, default=DAYS, help=f"how long it counts ({DAYS})"
         )
     commands.add_parser("rotate", help="a new authority and key for all parts; the old still count")
     commands.add_parser("withdraw", help="what rotate replaced counts no more")
     return parser
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 < days <= AUTHORITY_DAYS:  # no certificate outlives who signed it
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0, and {AUTHORITY_DAYS} at most")
+    return days
+
+
+def _host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no DNS name or IP address")
+    return text
 
 
 def _issue(identities: Identities, asked: argparse.Namespace) -> None:
@@ -376,10 +409,12 @@ def _withdraw(identities: Identities, _: argparse.Namespace) -> None:
         time.sleep(SETTLED_S)
     identities.withdraw()
     _keep(identities, identities.parts())
-    print(
-        "Only certificates and tokens made since the last `rotate` count. A connection that was "
-        "made with an old certificate goes on for an hour at most: start the mesh again to end it."
-    )
+    print("Only certificates and tokens made since the last `rotate` count.")
+    if identities.has_certificates():
+        print(
+            "A connection that was made with an old certificate goes on for an hour at most: start "
+            "the mesh again to end it."
+        )
 
 
 def _keep(identities: Identities, parts: list[str]) -> list[str]:

@@ -5,10 +5,7 @@ can be made.
 """
 
 import argparse
-import json
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from services.mesh.access import Access
+from services.mesh.asking import ask, show_who_we_are
 from services.mesh.errors import MeshError
 from services.mesh.settings import read_settings
 from services.portfolio.domain.capital import RESERVE, RiskReturn
@@ -31,7 +29,6 @@ from services.portfolio.pictures.figures import (
 )
 from services.portfolio.pictures.pages import NAMES, SHOWS, Kind, page, said_of_plan
 
-READ_S = 300  # a plan for many strategies takes its time
 PAGE_SIZE = 1000
 
 Answer = Mapping[str, Any]  # a message as JSON
@@ -46,10 +43,10 @@ def main() -> None:
         settings = read_settings()
         folder = asked.out or settings.data_dir / "pictures"
         access = Access(settings)
-        urllib.request.install_opener(access.opener())
+        show_who_we_are(access)
         for file in save_pictures(access.url, folder):
             print(file)
-    except (MeshError, OSError) as error:  # OSError: no certificate or token has been made yet
+    except MeshError as error:
         sys.exit(str(error))
 
 
@@ -59,11 +56,11 @@ def save_pictures(mesh: str, folder: Path) -> list[Path]:
     Raises:
         MeshError: The mesh does not answer, refuses, or the folder cannot be written to.
     """
-    names = [one["strategy_name"] for one in _ask(f"{mesh}/portfolio")["portfolios"]]
+    names = [one["strategy_name"] for one in ask(f"{mesh}/portfolio")["portfolios"]]
     closes = {name: _closes(f"{mesh}/portfolio/{name}/equity") for name in names}
     whole = _closes(f"{mesh}/equity")
-    made = _ask(f"{mesh}/allocation/plans?page_size=1")["plans"]
-    plan = made[0] if made else _ask(f"{mesh}/allocation:plan", {})
+    made = ask(f"{mesh}/allocation/plans?page_size=1")["plans"]
+    plan = made[0] if made else ask(f"{mesh}/allocation:plan", {})
     pictures: dict[Kind, tuple[Figure, str]] = {
         Kind.FRONTIER: (frontier_of(plan), _said(plan)),
         Kind.EQUITY: (equity_of(whole, closes), SHOWS[Kind.EQUITY]),
@@ -129,27 +126,11 @@ def _closes(url: str) -> list[Answer]:
     points: list[Answer] = []
     token = ""
     while True:
-        answer = _ask(f"{url}?page_size={PAGE_SIZE}&page_token={quote(token)}")
+        answer = ask(f"{url}?page_size={PAGE_SIZE}&page_token={quote(token)}")
         points += answer["points"]
         token = answer["next_page_token"]
         if not token:
             return points[::-1]
-
-
-def _ask(url: str, body: Answer | None = None) -> Answer:
-    """The answer to a GET, or to a POST of this body, as JSON."""
-    request = urllib.request.Request(  # noqa: S310 (always http)
-        url,
-        None if body is None else json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=READ_S) as answer:  # noqa: S310
-            return dict(json.load(answer))
-    except urllib.error.HTTPError as error:
-        raise MeshError(f"{url} says: {error.read().decode(errors='replace')}") from None
-    except OSError as error:
-        raise MeshError(f"{url} does not answer ({error}): run `make up` first.") from None
 
 
 if __name__ == "__main__":

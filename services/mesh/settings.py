@@ -27,6 +27,12 @@ REHEARSAL = {
     "price_feed": "ibkr",
     "interval_s": 2,
 }
+# What the patterns below ask for, for people.
+PATTERNS = {
+    "PRICE_FEED": "choose replay, csv:FOLDER, yahoo or ibkr",
+    "TRUST_DOMAIN": "1 to 255 of a-z 0-9 . _ -",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "say http://HOST:PORT, such as http://localhost:4317",
+}
 NEEDED_FOR_LIVE = ("ibkr_host", "ibkr_port", "ibkr_client_id", "ibkr_account", "auth")
 
 
@@ -152,6 +158,5 @@ def state_folder(settings: Settings) -> Path:
 
 def describe(name: str, value: object, rule: str) -> str:
     """One wrong setting in words."""
-    if name == "PRICE_FEED":
-        rule = "choose replay, csv:FOLDER, yahoo or ibkr"
-    return f"{name}={value} does not do: {rule.removeprefix('Value error, ')}"
+    rule = PATTERNS.get(name, rule.removeprefix("Value error, "))
+    return f"{name}={value} does not do: {rule}"

@@ -1,6 +1,6 @@
 """A mesh in which callers prove who they are: the real router and the real Envoy, by AUTH."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,32 +9,18 @@ from typing import Any
 import grpc
 import requests
 
-from services.mesh.authority import Identity
 from services.mesh.envoy import Envoy
-from services.mesh.health import is_serving
-from services.mesh.identity import Identities, swap
+from services.mesh.identity import Identities
 from services.mesh.ports import free_port
 from SureshotSDK import PortfolioClient
 from tests.support.database import fresh_database
+from tests.support.mesh import running
 from tests.support.router import Router
 
 TRUST_DOMAIN = "efficientfrontier"
 A, B = "IncredibleLeverage_SPXL", "IncredibleLeverage_HOOD"
 PARTS = (f"strategy/{A}", f"strategy/{B}", "operator/alice", "reader/bob")
-READY_S = 30
 ANSWER_S = 20
-
-
-class SecuredRouter(Router):
-    """A router whose health is asked for where it needs no certificate."""
-
-    def __init__(self, database_url: str, log: Path, environ: Mapping[str, str]) -> None:
-        super().__init__(database_url, log, environ)
-        self._health_address = environ.get("HEALTH_ADDRESS", self.address)
-
-    def _is_serving(self) -> bool:
-        assert self.exit_code() is None, f"the router ended:\n{self.output()}"
-        return is_serving(self._health_address)
 
 
 @dataclass(frozen=True)
@@ -43,7 +29,7 @@ class Secured:
 
     auth: str
     envoy: Envoy
-    router: SecuredRouter
+    router: Router
     identities: Identities
 
     @property
@@ -127,23 +113,11 @@ def secured_mesh(auth: str, server_url: str, folder: Path) -> Iterator[Secured]:
         identities.keep_tokens(PARTS)
         environ["TOKEN_KEYS"] = str(identities.key_set)
     with fresh_database(server_url) as database_url:
-        router = SecuredRouter(database_url, folder / "router.log", environ)
+        router = Router(database_url, folder / "router.log", environ)
         door = identities.folder_of("door") if auth == "mtls" else None
         envoy = Envoy(0, [router.address], folder / "envoy", folder, identity=door)
-        try:
-            envoy.start()
-            router.start()
-            envoy.wait_ready(READY_S)
+        with running(router, envoy):
             yield Secured(auth, envoy, router, identities)
-        finally:
-            envoy.stop()
-            router.stop()
-
-
-def shows(folder: Path, made: Identity, believed: bytes) -> Path:
-    """Puts a certificate into a folder, in one instant."""
-    swap(folder, {"tls.crt": made.certificate, "tls.key": made.key, "ca.crt": believed})
-    return folder
 
 
 def uri(who: str) -> str:

@@ -25,7 +25,8 @@ from SureshotSDK import (
     _credentials,
 )
 from tests.e2e.rest import checked_error
-from tests.e2e.secured import TRUST_DOMAIN, A, B, Secured, secured_mesh, shows, uri
+from tests.e2e.secured import TRUST_DOMAIN, A, B, Secured, secured_mesh, uri
+from tests.support.certificates import shows
 from tests.support.mesh import Mesh
 from tests.support.waiting import wait_until
 

@@ -10,7 +10,7 @@ import pytest
 
 from services.mesh.authority import Authority, Identity, issue, new_authority
 from services.mesh.envoy import Envoy
-from services.mesh.identity import OPERATOR, Identities, swap
+from services.mesh.identity import OPERATOR, Identities
 from services.mesh.ports import free_port
 from SureshotSDK import (
     AsyncPortfolioClient,
@@ -26,6 +26,7 @@ from tests.edge.conftest import TRUST_DOMAIN, Door
 from tests.edge.upstream import Upstream
 from tests.sdk.scripted_router import ScriptedRouter
 from tests.sdk.test_scheduler import NAME, Trend
+from tests.support.certificates import shows
 from tests.support.waiting import wait_until
 
 STRATEGY = "strategy/Edge_SPXL"
@@ -41,12 +42,6 @@ def router() -> Iterator[ScriptedRouter]:
 @pytest.fixture
 def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_credentials, "LOOK_EVERY_S", 0.0)
-
-
-def shows(folder: Path, made: Identity, believed: bytes | None = None) -> Path:
-    believed = believed or (folder / "ca.crt").read_bytes()
-    swap(folder, {"tls.crt": made.certificate, "tls.key": made.key, "ca.crt": believed})
-    return folder
 
 
 def authority_of(door: Door) -> bytes:

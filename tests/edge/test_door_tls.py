@@ -18,6 +18,7 @@ from services.mesh.envoy import DESCRIPTORS, Envoy, find_binary, validate
 from services.mesh.identity import OPERATOR, Identities, swap
 from tests.edge.conftest import TRUST_DOMAIN, Door
 from tests.edge.upstream import Upstream
+from tests.support.certificates import shows
 from tests.support.waiting import wait_until
 
 ALICE = f"spiffe://{TRUST_DOMAIN}/{OPERATOR}"
@@ -26,11 +27,6 @@ FORGED = f"By=spiffe://{TRUST_DOMAIN}/door;URI=spiffe://{TRUST_DOMAIN}/operator/
 
 def authority_of(identities: Identities) -> Authority:
     return identities._signer()
-
-
-def put(folder: Path, made: Identity, believed: bytes) -> Path:
-    swap(folder, {"tls.crt": made.certificate, "tls.key": made.key, "ca.crt": believed})
-    return folder
 
 
 def believed_in(identities: Identities) -> bytes:
@@ -129,7 +125,7 @@ def test_whoever_proves_nothing_reaches_nothing(door: Door, tmp_path: Path) -> N
         "one that begins like ours": issue(ours, f"spiffe://{TRUST_DOMAIN}x/operator/local"),
     }
     for name, made in intruders.items():
-        folder = put(tmp_path / name, made, believed)
+        folder = shows(tmp_path / name, made, believed)
         with pytest.raises(requests.ConnectionError):
             door.get("/portfolio", folder)
         assert not door.passes(folder), name
@@ -195,7 +191,7 @@ def test_the_doors_new_certificate_is_shown_without_a_restart(door: Door) -> Non
     before = shown_certificate(door).serial_number
     folder = door.identities.folder_of("door")
 
-    put(folder, door.identities.certificate("door"), believed_in(door.identities))  # as a Secret
+    shows(folder, door.identities.certificate("door"))  # as a Secret
     wait_until(lambda: shown_certificate(door).serial_number != before, 10, "a new certificate")
     swapped = shown_certificate(door).serial_number
     made = door.identities.certificate("door")
@@ -212,15 +208,15 @@ def test_a_new_authority_is_believed_and_a_withdrawn_one_no_more(
 ) -> None:
     other = new_authority()
     believed = believed_in(door.identities)
-    alice = put(tmp_path / "alice", issue(other, ALICE), believed)
+    alice = shows(tmp_path / "alice", issue(other, ALICE), believed)
     folder = door.identities.folder_of("door")
     own = Identity((folder / "tls.crt").read_bytes(), (folder / "tls.key").read_bytes())
     assert not door.passes(alice)
 
-    put(folder, own, other.certificate + believed)
+    shows(folder, own, other.certificate + believed)
     wait_until(lambda: door.passes(alice), 10, "the new authority counts")
     assert door.passes(OPERATOR)
-    put(folder, own, believed)
+    shows(folder, own, believed)
     wait_until(lambda: not door.passes(alice), 10, "it counts no more")
     assert door.passes(OPERATOR)
 
@@ -242,7 +238,7 @@ def test_the_door_calls_nobody_but_the_router(identities: Identities, tmp_path: 
     made = issue(
         authority_of(identities), f"spiffe://{TRUST_DOMAIN}/strategy/Edge_SPXL", ["127.0.0.1"]
     )
-    fake = put(tmp_path / "fake", made, believed_in(identities))
+    fake = shows(tmp_path / "fake", made, believed_in(identities))
     with Upstream(fake) as upstream:
         envoy = Envoy(
             0, [upstream.address], tmp_path / "e", tmp_path, identity=identities.folder_of("door")

@@ -13,11 +13,12 @@ import pytest
 
 from services.mesh import identity, tokens
 from services.mesh.access import Access
-from services.mesh.authority import Identity, is_signed_by, names_of, validity
+from services.mesh.authority import is_signed_by, names_of, validity
 from services.mesh.errors import MeshError
 from services.mesh.identity import OPERATOR, Identities, swap
 from services.mesh.settings import Settings
 from tests.edge.conftest import PARTS, TRUST_DOMAIN
+from tests.support.certificates import shows
 
 
 def certificate(identities: Identities, who: str) -> bytes:
@@ -28,12 +29,6 @@ def authorities(identities: Identities, who: str) -> list[bytes]:
     mark = b"-----BEGIN CERTIFICATE-----"
     text = (identities.folder_of(who) / "ca.crt").read_bytes()
     return [mark + one for one in text.split(mark)[1:]]
-
-
-def put(identities: Identities, who: str, made: Identity) -> None:
-    folder = identities.folder_of(who)
-    believed = (folder / "ca.crt").read_bytes()
-    swap(folder, {"tls.crt": made.certificate, "tls.key": made.key, "ca.crt": believed})
 
 
 @pytest.fixture
@@ -51,7 +46,7 @@ def test_what_is_good_is_kept(identities: Identities) -> None:
 
 
 def test_a_certificate_is_renewed_once_half_of_its_time_is_over(identities: Identities) -> None:
-    put(identities, "door", identities.certificate("door", days=0.001))  # 5 minutes ago counts
+    shows(identities.folder_of("door"), identities.certificate("door", days=0.001))
 
     assert identities.keep_certificates(PARTS) == ["door"]
     start, end = validity(certificate(identities, "door"))
@@ -120,6 +115,21 @@ def test_another_trust_domain_gives_everybody_another_name(
 
     assert moved.keep_certificates(PARTS) == list(PARTS)
     assert moved.keep_tokens(PARTS) == list(PARTS)
+
+
+def test_the_command_keeps_to_the_trust_domain_of_the_mesh(tmp_path: Path) -> None:
+    """Else a rotation without the setting would rename every part of a running mesh."""
+    moved = Identities(tmp_path / "identity", "elsewhere")
+    moved.keep_certificates(PARTS)
+    moved.keep_tokens(PARTS)
+
+    made = command(tmp_path, "issue", "operator/alice", "--out", str(tmp_path / "me"))
+    signed = command(tmp_path, "token", "reader/bob")
+
+    assert made.returncode == 0, made.stderr
+    names = names_of((tmp_path / "me" / "tls.crt").read_bytes())
+    assert names == {"spiffe://elsewhere/operator/alice"}
+    assert tokens.claims_of(signed.stdout.strip())["sub"] == "spiffe://elsewhere/reader/bob"
 
 
 def test_a_new_authority_is_believed_before_it_signs(identities: Identities) -> None:
@@ -268,6 +278,36 @@ def test_the_command_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert said in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--days", "-1"), "-1 is not more than 0"),
+        (("--days", "nan"), "nan is not more than 0"),
+        (("--days", "4000"), "3650 at most"),
+        (("--days", "soon"), "soon"),
+        (("--host", "two words"), "'two words' is no DNS name"),
+    ],
+)
+def test_the_command_refuses_what_no_certificate_can_hold(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    done = command(tmp_path, "issue", "operator/alice", "--out", str(tmp_path / "x"), *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_names_the_folder_that_is_damaged(
+    identities: Identities, tmp_path: Path
+) -> None:
+    for file in (tmp_path / "identity" / "authorities").glob("*.key"):
+        file.write_bytes(b"")
+    done = command(tmp_path, "issue", "operator/alice", "--out", str(tmp_path / "x"))
+    assert done.returncode == 1
+    assert "identity cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_door_may_be_called_by_other_names_too(identities: Identities) -> None:

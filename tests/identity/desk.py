@@ -1,6 +1,5 @@
 """A served router that asks who calls, and those who call it."""
 
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -184,13 +183,6 @@ def refusal(error: aio.AioRpcError) -> Refusal:
     if isinstance(details, bytes):
         status_pb2.Status.FromString(details).details[0].Unpack(info)
     return Refusal(error.code(), info.reason, error.details() or "", dict(info.metadata))
-
-
-def rest_reason(body: str) -> tuple[int, str]:
-    """The code and the reason of a REST error."""
-    told = json.loads(body)
-    (info,) = (each for each in told["details"] if each["@type"].endswith("ErrorInfo"))
-    return told["code"], info["reason"]
 
 
 def now() -> datetime:

@@ -22,6 +22,7 @@ from services.portfolio.rpc.identity import Certificates
 from services.portfolio.rpc.watched import BadFileError
 from tests.identity.desk import DOMAIN, A, B, Desk, Headers, Refusal, served
 from tests.ports.stores import memory_store
+from tests.support.certificates import shows
 
 READ = "ListPortfolios"
 HOSTS = ("localhost", "127.0.0.1")
@@ -29,29 +30,17 @@ FORWARDED = "x-forwarded-client-cert"
 
 
 class Folder:
-    """IDENTITY_DIR of the router, as a Kubernetes Secret lies there: links to a folder of links."""
+    """IDENTITY_DIR of the router, as a Kubernetes Secret lies there: links through `..data`."""
 
     def __init__(self, path: Path, authority: Authority) -> None:
         self.path = path
         self.authority = authority
-        self._count = 0
-        path.mkdir()
         self.put(issue(authority, f"{DOMAIN}/router", HOSTS))
-        for name in ("tls.crt", "tls.key", "ca.crt"):
-            (path / name).symlink_to(f"..data/{name}")
 
     def put(self, own: Identity, *trusted: Authority) -> None:
         """Swaps all three files at once."""
-        self._count += 1
-        fresh = self.path / f"..{self._count}"
-        fresh.mkdir()
-        (fresh / "tls.crt").write_bytes(own.certificate)
-        (fresh / "tls.key").write_bytes(own.key)
         bundle = b"".join(each.certificate for each in trusted or (self.authority,))
-        (fresh / "ca.crt").write_bytes(bundle)
-        link = self.path / "..fresh"
-        link.symlink_to(fresh.name)
-        link.replace(self.path / "..data")
+        shows(self.path, own, bundle)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from efficientfrontier.v1.order_service_pb2_grpc import OrderServiceStub
 from services.mesh.envoy import Envoy
 from tests.identity.desk import A, B, Keyring
 from tests.support.database import fresh_database
+from tests.support.mesh import running
 from tests.support.router import Router
 from tests.support.waiting import wait_until
 
@@ -58,17 +58,13 @@ def door(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "RATE_LIMIT": "40",
         "PAPER_FILLS": "by_hand",
     }
-    with fresh_database(postgres_url) as database_url, ExitStack() as running:
+    with fresh_database(postgres_url) as database_url:
         router = Router(database_url, folder / "router.log", environ)
-        running.callback(router.stop)
         envoy = Envoy(0, [router.address], folder / "envoy", folder)
-        running.callback(envoy.stop)
-        envoy.start()
-        router.start()
-        envoy.wait_ready(ANSWER_S)
-        one = Door(f"http://127.0.0.1:{envoy.port}", keyring)
-        yield one
-        assert one.send("reader/audit", "GET", "/audit").json()["balanced"]
+        with running(router, envoy):
+            one = Door(f"http://127.0.0.1:{envoy.port}", keyring)
+            yield one
+            assert one.send("reader/audit", "GET", "/audit").json()["balanced"]
 
 
 def reason(response: requests.Response) -> tuple[int, str]:

@@ -209,6 +209,10 @@ def test_only_the_last_notes_are_kept() -> None:
         ({"event": "idle", "reason": "it is closed"}, "SPXL: waits, it is closed"),
         ({"event": "error", "error": "no price of SPXL"}, "SPXL: no price of SPXL"),
         ({"event": "router_lost"}, "SPXL: the router does not answer; trying on"),
+        (
+            {"event": "router_lost", "reason": "CREDENTIALS_INVALID"},
+            "SPXL: the router says CREDENTIALS_INVALID; trying on",
+        ),
         ({"event": "router_back"}, "SPXL: the router answers again"),
         (TICK, None),
         ({"event": "started"}, None),

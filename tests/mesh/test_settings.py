@@ -191,6 +191,8 @@ def test_strategies_are_chosen_by_their_names(
         ("IBKR_CLIENT_ID", "one", "integer"),
         ("AUTH", "password", "'none', 'mtls' or 'token'"),
         ("OUTSIDE_SESSION", "yes", "'refuse' or 'allow'"),
+        ("TRUST_DOMAIN", "Über uns", "1 to 255 of a-z 0-9 . _ -"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://h:4317", "say http://HOST:PORT, such as"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_rule(

@@ -46,12 +46,19 @@ def running_mesh(server_url: str, folder: Path) -> Iterator[Mesh]:
     with fresh_database(server_url) as database_url:
         router = Router(database_url, folder / "router.log")
         envoy = Envoy(0, [router.address], folder / "envoy", folder)
-        try:
-            envoy.start()
-            router.start()
-            envoy.wait_ready(ANSWER_S)
+        with running(router, envoy):
             address = f"127.0.0.1:{envoy.port}"
             yield Mesh(f"http://{address}", address, router, envoy, database_url)
-        finally:
-            envoy.stop()
-            router.stop()
+
+
+@contextmanager
+def running(router: Router, envoy: Envoy) -> Iterator[None]:
+    """Has both run, the one behind the other, until the block ends."""
+    try:
+        envoy.start()
+        router.start()
+        envoy.wait_ready(ANSWER_S)
+        yield
+    finally:
+        envoy.stop()
+        router.stop()

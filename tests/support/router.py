@@ -17,6 +17,8 @@ class Router(Process):
     ) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.database_url = database_url
+        # Where no certificate is needed.
+        self._health_address = (environ or {}).get("HEALTH_ADDRESS", self.address)
         command = Process.of_module("services.portfolio", log=log).command
         settings = {
             "DATABASE_URL": database_url,
@@ -37,4 +39,4 @@ class Router(Process):
 
     def _is_serving(self) -> bool:
         assert self.exit_code() is None, f"the router ended:\n{self.output()}"
-        return is_serving(self.address)
+        return is_serving(self._health_address)

@@ -9,11 +9,10 @@ import pytest
 from services.mesh.envoy import Envoy
 from services.mesh.ports import free_port
 from tests.support.database import fresh_database
-from tests.support.mesh import Mesh
+from tests.support.mesh import Mesh, running
 from tests.support.router import Router
 from tests.telemetry.collector import Collector, running_collector
 
-START_S = 30
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "100"}  # ms; spans are else sent every 5 s
 
 
@@ -41,17 +40,11 @@ def watched(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         envoy = Envoy(
             0, [router.address], folder, folder, metrics_port=0, collector=collector.endpoint
         )
-        try:
-            envoy.start()
-            router.start()
-            envoy.wait_ready(START_S)
+        with running(router, envoy):
             address = f"127.0.0.1:{envoy.port}"
             yield Watched(
                 f"http://{address}", address, router, envoy, database_url, collector, metrics_port
             )
-        finally:
-            envoy.stop()
-            router.stop()
 
 
 @pytest.fixture
