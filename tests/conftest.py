@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.mesh.postgres import EmbeddedPostgres
+from services.portfolio.config import Settings
 from tests.support.database import fresh_database
 from tests.support.mesh import Mesh, running_mesh
 from tests.support.process import shown_on_failure
@@ -31,6 +32,14 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
     finally:
         server.stop()
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the router's settings out of the environment, DATABASE_URL aside."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/x")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from services.mesh.envoy import Envoy
 from tests.e2e.rest import Rest
 from tests.e2e.test_watch import events
 from tests.support.database import fresh_database
-from tests.support.gateway import ACCOUNT, GatewayProcess
+from tests.support.gateway import GatewayProcess
 from tests.support.router import Router
 from tests.support.waiting import wait_until
 
@@ -80,18 +80,8 @@ def running(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("live")
     gateway = GatewayProcess(folder, PRICES)
     with fresh_database(postgres_url) as database_url:
-        settings = {
-            "TRADING_MODE": "LIVE",
-            "IBKR_HOST": "127.0.0.1",
-            "IBKR_PORT": str(gateway.port),
-            "IBKR_CLIENT_ID": "7",
-            "IBKR_ACCOUNT": ACCOUNT,
-            "AUTH": "none",
-            "OUTSIDE_SESSION": "allow",
-            "PROMOTION": "at_once",
-            "RECONCILE_EVERY_S": "1",
-        }
-        router = Router(database_url, folder / "router.log", settings)
+        settings = {"PROMOTION": "at_once", "RECONCILE_EVERY_S": "1"}
+        router = Router(database_url, folder / "router.log", gateway.router_settings | settings)
         envoy = Envoy(0, [router.address], folder / "envoy", folder)
         try:
             gateway.start()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from services.mesh.envoy import Envoy
-from tests.support.gateway import ACCOUNT, GatewayProcess
+from tests.support.gateway import GatewayProcess
 from tests.support.router import Router
 
 FOLLOWS_WITHIN_S = 20
@@ -25,16 +25,7 @@ VARYING = {"order_id", "create_time", "update_time", "since_time", "time", "send
 def live_url(database_url: str, tmp_path: Path) -> Iterator[str]:
     """The REST address of a rehearsal in which SPXL costs what it does in README."""
     gateway = GatewayProcess(tmp_path, {"SPXL": Decimal("150.5")})
-    settings = {
-        "TRADING_MODE": "LIVE",
-        "IBKR_HOST": "127.0.0.1",
-        "IBKR_PORT": str(gateway.port),
-        "IBKR_CLIENT_ID": "1",
-        "IBKR_ACCOUNT": ACCOUNT,
-        "AUTH": "none",
-        "OUTSIDE_SESSION": "allow",
-        "PROMOTION": "at_once",
-    }
+    settings = gateway.router_settings | {"PROMOTION": "at_once"}
     router = Router(database_url, tmp_path / "router.log", settings)
     envoy = Envoy(0, [router.address], tmp_path / "envoy", tmp_path)
     try:

@@ -7,34 +7,22 @@ import pytest
 from services.mesh.authority import issue, new_authority
 from services.mesh.tokens import key_set, new_key
 from services.portfolio.__main__ import RefusedError, admission
-from services.portfolio.config import Settings
 from tests.identity.desk import DOMAIN
 from tests.support.process import Process
+from tests.support.settings import settings_from
 
-
-@pytest.fixture(autouse=True)
-def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting comes from the machine that the tests run on."""
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/x")
-
-
-def settings(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Settings:
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    return Settings()  # type: ignore[call-arg]  # from the environment
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 
 @pytest.mark.parametrize(("auth", "missing"), [("mtls", "IDENTITY_DIR"), ("token", "TOKEN_KEYS")])
 def test_auth_names_what_it_needs(monkeypatch: pytest.MonkeyPatch, auth: str, missing: str) -> None:
     with pytest.raises(RefusedError, match=f"AUTH={auth} needs {missing}"):
-        admission(settings(monkeypatch, AUTH=auth))
+        admission(settings_from(monkeypatch, AUTH=auth))
 
 
 @pytest.mark.parametrize("auth", [{}, {"AUTH": "none"}])
 def test_paper_is_open_unless_told(monkeypatch: pytest.MonkeyPatch, auth: dict[str, str]) -> None:
-    found = admission(settings(monkeypatch, **auth))
+    found = admission(settings_from(monkeypatch, **auth))
     assert (found.identify, found.rate, found.credentials) == (None, None, None)
 
 
@@ -46,11 +34,15 @@ def test_each_way_is_composed_as_it_is_set(monkeypatch: pytest.MonkeyPatch, tmp_
     (tmp_path / "ca.crt").write_bytes(authority.certificate)
     (tmp_path / "keys.json").write_bytes(key_set([new_key()]))
     with monkeypatch.context() as one:
-        found = admission(settings(one, AUTH="mtls", IDENTITY_DIR=str(tmp_path), RATE_LIMIT="9"))
+        found = admission(
+            settings_from(one, AUTH="mtls", IDENTITY_DIR=str(tmp_path), RATE_LIMIT="9")
+        )
         assert found.identify
         assert found.rate
         assert found.credentials
-    found = admission(settings(monkeypatch, AUTH="token", TOKEN_KEYS=str(tmp_path / "keys.json")))
+    found = admission(
+        settings_from(monkeypatch, AUTH="token", TOKEN_KEYS=str(tmp_path / "keys.json"))
+    )
     assert found.identify
     assert not found.rate
     assert not found.credentials

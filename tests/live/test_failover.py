@@ -27,7 +27,7 @@ from efficientfrontier.v1.portfolio_service_pb2 import (
 from efficientfrontier.v1.portfolio_service_pb2_grpc import PortfolioServiceStub
 from tests.ports.stores import CUT_SENDER
 from tests.support.database import psql
-from tests.support.gateway import ACCOUNT, GatewayProcess
+from tests.support.gateway import GatewayProcess
 from tests.support.router import Router
 from tests.support.waiting import wait_until
 
@@ -202,19 +202,14 @@ def gateway_process(tmp_path: Path) -> Iterator[GatewayProcess]:
 
 @pytest.fixture
 def pair(router: Callable[..., Router], database_url: str, gateway_process: GatewayProcess) -> Pair:
+    return pair_on(database_url, gateway_process, router)
+
+
+def pair_on(database_url: str, gateway: GatewayProcess, router: Callable[..., Router]) -> Pair:
     """Two LIVE routers, CONNECTED, and a strategy with cash."""
-    live = {
-        "TRADING_MODE": "LIVE",
-        "IBKR_HOST": "127.0.0.1",
-        "IBKR_PORT": str(gateway_process.port),
-        "IBKR_CLIENT_ID": "7",
-        "IBKR_ACCOUNT": ACCOUNT,
-        "AUTH": "none",
-        "OUTSIDE_SESSION": "allow",
-        "ANSWER_WITHIN_S": "2",
-    }
+    live = gateway.router_settings | {"ANSWER_WITHIN_S": "2"}
     routers = router(database_url, **live), router(database_url, **live)
-    one = Pair(gateway_process, routers, database_url)
+    one = Pair(gateway, routers, database_url)
     with grpc.insecure_channel(routers[0].address) as channel:
         PortfolioServiceStub(channel).UpsertPortfolio(
             UpsertPortfolioRequest(strategy_name=NAME, cash=CASH, requested_mode=Portfolio.LIVE),

@@ -44,7 +44,7 @@ from efficientfrontier.v1.promotion_service_pb2 import (
 )
 from efficientfrontier.v1.promotion_service_pb2_grpc import PromotionServiceStub
 from tests.support.database import fresh_database
-from tests.support.gateway import ACCOUNT, GatewayProcess
+from tests.support.gateway import GatewayProcess
 from tests.support.router import Router
 from tests.support.waiting import wait_until
 
@@ -179,17 +179,7 @@ def desks(
     postgres_url: str, tmp_path: Path, gateway: GatewayProcess
 ) -> Iterator[tuple[Desk, Desk]]:
     """A router under TRADING_MODE=LIVE, CONNECTED, and one on PAPER; both ledgers are checked."""
-    live = {
-        "TRADING_MODE": "LIVE",
-        "IBKR_HOST": "127.0.0.1",
-        "IBKR_PORT": str(gateway.port),
-        "IBKR_CLIENT_ID": "7",
-        "IBKR_ACCOUNT": ACCOUNT,
-        "AUTH": "none",
-        "OUTSIDE_SESSION": "allow",
-        "PRICE_DISTANCE": "off",
-        "LIVE_CAPITAL": "0",
-    }
+    live = gateway.router_settings | {"PRICE_DISTANCE": "off", "LIVE_CAPITAL": "0"}
     with (
         fresh_database(postgres_url) as live_url,
         fresh_database(postgres_url) as paper_url,

@@ -83,6 +83,19 @@ class GatewayProcess(Process):
         return self
 
     @property
+    def router_settings(self) -> dict[str, str]:
+        """What a router needs to trade LIVE through it, at any hour."""
+        return {
+            "TRADING_MODE": "LIVE",
+            "IBKR_HOST": "127.0.0.1",
+            "IBKR_PORT": str(self.port),
+            "IBKR_CLIENT_ID": "7",
+            "IBKR_ACCOUNT": ACCOUNT,
+            "AUTH": "none",
+            "OUTSIDE_SESSION": "allow",
+        }
+
+    @property
     def control_address(self) -> str:
         """Where its control interface is."""
         return f"127.0.0.1:{self.control_port}"

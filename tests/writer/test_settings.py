@@ -5,8 +5,10 @@ from decimal import Decimal
 import pytest
 from pydantic import ValidationError
 
-from services.portfolio.config import Settings
 from services.portfolio.domain.promotion import Rule
+from tests.support.settings import settings_from
+
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 IBKR = {
     "IBKR_HOST": "127.0.0.1",
@@ -17,43 +19,29 @@ IBKR = {
 }
 
 
-@pytest.fixture(autouse=True)
-def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting comes from the machine that the tests run on."""
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/x")
-
-
-def settings(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Settings:
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    return Settings()  # type: ignore[call-arg]  # from the environment
-
-
 def test_live_names_each_setting_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert settings(monkeypatch).missing_for_live() == list(IBKR)
+    assert settings_from(monkeypatch).missing_for_live() == list(IBKR)
     for name in IBKR:
         others = {key: value for key, value in IBKR.items() if key != name}
         with monkeypatch.context() as one:
-            assert settings(one, **others).missing_for_live() == [name]
-    assert settings(monkeypatch, **IBKR).missing_for_live() == []
+            assert settings_from(one, **others).missing_for_live() == [name]
+    assert settings_from(monkeypatch, **IBKR).missing_for_live() == []
 
 
 def test_the_live_capital_is_the_paper_capital_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert settings(monkeypatch, PORTFOLIO_CAPITAL="500").capital_of_live == 500
-    assert settings(monkeypatch, LIVE_CAPITAL="70").capital_of_live == 70
-    assert settings(monkeypatch, LIVE_CAPITAL="0").capital_of_live == 0
+    assert settings_from(monkeypatch, PORTFOLIO_CAPITAL="500").capital_of_live == 500
+    assert settings_from(monkeypatch, LIVE_CAPITAL="70").capital_of_live == 70
+    assert settings_from(monkeypatch, LIVE_CAPITAL="0").capital_of_live == 0
 
 
 def test_the_distance_of_a_price_may_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert settings(monkeypatch).price_distance == Decimal("0.05")
-    assert settings(monkeypatch, PRICE_DISTANCE="0.1").price_distance == Decimal("0.1")
-    assert settings(monkeypatch, PRICE_DISTANCE="off").price_distance is None
+    assert settings_from(monkeypatch).price_distance == Decimal("0.05")
+    assert settings_from(monkeypatch, PRICE_DISTANCE="0.1").price_distance == Decimal("0.1")
+    assert settings_from(monkeypatch, PRICE_DISTANCE="off").price_distance is None
 
 
 def test_the_promotion_rule_is_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert settings(monkeypatch).promotion_rule == Rule()
+    assert settings_from(monkeypatch).promotion_rule == Rule()
     told = {
         "PROMOTION": "at_once",
         "PROMOTE_MIN_DAYS": "1",
@@ -65,7 +53,7 @@ def test_the_promotion_rule_is_what_the_environment_says(monkeypatch: pytest.Mon
         "DEMOTE_MIN_SHARPE": "-7",
         "DEMOTE_DAYS": "8",
     }
-    rule = settings(monkeypatch, **told).promotion_rule
+    rule = settings_from(monkeypatch, **told).promotion_rule
     assert rule == Rule(True, 1, 2, -3.0, 0.4, 5.0, 0.6, -7.0, 8)
 
 
@@ -93,10 +81,14 @@ def test_the_promotion_rule_is_what_the_environment_says(monkeypatch: pytest.Mon
         ("QUEUE_WITHIN_S", "0"),
         ("RECONCILE_EVERY_S", "0"),
         ("LIVE_CAPITAL", "-1"),
+        ("TRUST_DOMAIN", "Desk One"),
+        ("RATE_LIMIT", "0"),
+        ("METRICS_EVERY_S", "0"),
+        ("METRICS_EVERY_S", "nan"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     with pytest.raises(ValidationError, match=name.lower()):
-        settings(monkeypatch, **{name: value})
+        settings_from(monkeypatch, **{name: value})
