@@ -28,7 +28,7 @@ from services.portfolio.allocation.treasurer import Treasurer
 from services.portfolio.brokers import ib_library
 from services.portfolio.brokers.ibkr import IbkrLine
 from services.portfolio.brokers.paper import PaperBroker
-from services.portfolio.config import Settings
+from services.portfolio.config import Settings, described
 from services.portfolio.domain.order import Mode
 from services.portfolio.domain.weather import Weather, masked
 from services.portfolio.history.history import History
@@ -321,13 +321,6 @@ def now() -> datetime:
 def new_id() -> UUID:
     """A UUIDv7; within a process each is greater than the one before."""
     return uuid_utils.compat.uuid7()
-
-
-def described(error: ValidationError) -> str:
-    """The settings that are wrong, without their values: one may be a password."""
-    return "; ".join(
-        f"{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()
-    )
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.portfolio.domain.promotion import Rule
@@ -127,3 +127,10 @@ class Settings(BaseSettings):
         """The settings that LIVE needs and the environment does not have."""
         needed = ("ibkr_host", "ibkr_port", "ibkr_client_id", "ibkr_account", "auth")
         return [name.upper() for name in needed if getattr(self, name) is None]
+
+
+def described(error: ValidationError) -> str:
+    """The settings that are wrong, without their values: one may be a password."""
+    return "; ".join(
+        f"{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()
+    )

@@ -14,6 +14,7 @@ import structlog
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.portfolio.config import described
 from services.portfolio.logs import configure_logs
 from services.portfolio.storage.address import BadDatabaseUrlError, UnreachableError
 from services.portfolio.storage.database import Database
@@ -63,8 +64,7 @@ def main() -> None:
     try:
         settings = MigrateSettings()  # type: ignore[call-arg]  # from the environment
     except ValidationError as error:
-        wrong = "; ".join(f"{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
-        sys.exit(f"The tables cannot be brought up to date. {wrong}.")
+        sys.exit(f"The tables cannot be brought up to date. {described(error)}.")
     configure_logs(settings.log_level)
     try:
         asyncio.run(migrate(settings))

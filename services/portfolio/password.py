@@ -22,6 +22,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.portfolio.config import described
+
 NAME = "efficientfrontier-postgres"
 ANSWER_WITHIN_S = 10
 LONGEST_REASON = 300  # characters of the API server's answer that are told
@@ -119,7 +121,9 @@ def main() -> None:
     """Creates it; what stands in the way is told in one line, and the exit status is 1."""
     try:
         made = create_secret(PasswordSettings())  # type: ignore[call-arg]  # from the environment
-    except (NoSecretError, ValidationError) as error:
+    except ValidationError as error:
+        sys.exit(f"No password was made. {described(error)}.")
+    except NoSecretError as error:
         sys.exit(f"No password was made. {error}")
     print(f"The Secret {NAME} " + ("is made." if made else "exists; it stays as it is."))
 

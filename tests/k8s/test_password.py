@@ -213,3 +213,16 @@ def test_the_command_fails_in_one_line_so_that_the_job_tries_again(
 
     (line,) = one.output().strip().splitlines()
     assert line.startswith("No password was made. https://localhost:")
+
+
+def test_a_setting_that_cannot_be_is_told_in_one_line(tmp_path: Path) -> None:
+    one = Process.of_module(
+        "services.portfolio.password",
+        log=tmp_path / "password.log",
+        environ={"KUBERNETES_API": "http://kubernetes"},
+    )
+    with one:
+        assert one.wait() == 1
+
+    (line,) = one.output().strip().splitlines()
+    assert line.startswith("No password was made. KUBERNETES_API: ")
